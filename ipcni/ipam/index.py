@@ -1,0 +1,88 @@
+"""Who holds which lease, without reading every lease: a cache outside the lease directory, verified before it is believed.
+
+The lease files are the truth. After each change of ours the directory's own modification time is set to a moment of our
+choosing, and noted here. Whoever else makes or removes a lease changes that time again; the index is then out of date, and
+says so. Our moment has nanoseconds that the kernel's clock ticks never have, so not even a change in the same tick is missed.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+
+MARK = "mark"
+
+
+class Index:
+    """The cache for one lease directory. Failing to write it costs time on the next call, and nothing else."""
+
+    def __init__(self, index_dir: str, folder: str) -> None:
+        self._leases = folder
+        key = hashlib.sha256(os.path.realpath(folder).encode()).hexdigest()[:16]
+        self._folder = os.path.join(index_dir, key)
+
+    def current(self) -> bool:
+        """Whether nobody else has changed the lease directory since the index was written."""
+        try:
+            with open(f"{self._folder}/{MARK}", encoding="ascii") as file:
+                return int(file.read() or 0) == os.stat(self._leases).st_mtime_ns
+        except (OSError, ValueError):
+            return False
+
+    def lookup(self, container_id: str, ifname: str) -> list[str]:
+        """The lease files of an attachment, old-format ones of its container when it has no others."""
+        return self._read(container_id, ifname) or self._read(container_id, "")
+
+    def _read(self, container_id: str, ifname: str) -> list[str]:
+        try:
+            with open(self._entry(container_id, ifname), encoding="utf-8") as file:
+                return list(json.load(file))
+        except (OSError, ValueError):
+            return []
+
+    def update(self, container_id: str, ifname: str, paths: list[str]) -> None:
+        """Notes what an attachment holds after our change, and that the index is up to date."""
+        with contextlib.suppress(OSError):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{self._folder}/{MARK}")  # from here to _sign a crash leaves an index that admits to being none
+            entry = self._entry(container_id, ifname)
+            if paths:
+                os.makedirs(os.path.dirname(entry), exist_ok=True)
+                _write(entry, json.dumps(paths))
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry)
+            self._sign()
+
+    def rebuild(self, everything: list[tuple[str, bytes]]) -> None:
+        """Starts anew from all leases: pairs of path and stripped content."""
+        from ipcni.ipam.leases import owner
+
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self._folder, ignore_errors=True)
+            os.makedirs(self._folder, exist_ok=True)
+            held: dict[str, list[str]] = {}
+            for path, content in everything:
+                if who := owner(content):
+                    held.setdefault(self._entry(*who), []).append(path)
+            for entry, paths in held.items():
+                os.makedirs(os.path.dirname(entry), exist_ok=True)
+                _write(entry, json.dumps(paths))
+            self._sign()
+
+    def _entry(self, container_id: str, ifname: str) -> str:
+        name = hashlib.sha256(f"{container_id.strip()}\0{ifname}".encode()).hexdigest()[:32]
+        return f"{self._folder}/{name[:2]}/{name}"
+
+    def _sign(self) -> None:
+        moment = time.time_ns() | 1
+        os.utime(self._leases, ns=(moment, moment))
+        if os.stat(self._leases).st_mtime_ns == moment:  # not so where the file system keeps whole seconds only
+            _write(f"{self._folder}/{MARK}", str(moment))
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)

@@ -1,0 +1,136 @@
+"""The pod's interface: given what a result says, and compared with it (main sheet 1.7, 1.10)."""
+
+import msgspec
+
+from ipcni.errors import CniError
+from ipcni.model import Netns, Plan
+from ipcni.protocol import address as addresses
+from ipcni.protocol.host import Host
+from ipcni.protocol.request import Request
+from ipcni.protocol.result import Interface, IpConfig, Result, Route
+from ipcni.shell.facts import Facts, Link
+from ipcni.shell.facts import Route as KernelRoute
+from ipcni.shell.render import render
+
+
+class RouteLine(msgspec.Struct, frozen=True):
+    """One `ip route` command's words, and the route as errors name it."""
+
+    words: tuple[str, ...]
+    title: str
+
+
+def check_name(name: str) -> None:
+    """Refuses names that the protocol allows and the kernel takes for a pattern. Raises CniError."""
+    if "%" in name:
+        raise CniError(f'"{name}" cannot be the name of an interface: the kernel replaces %', details="CNI_IFNAME")
+
+
+def configure(name: str, pod: Netns, found: Result, *, settle: bool) -> Plan:
+    """Addresses, link up, routes: what is in `found` for the interface `name`.
+
+    `settle` waits for duplicate address detection where there is an IPv6 gateway. Raises CniError for an address that is
+    of another interface.
+    """
+    if not found.interfaces:
+        raise CniError("no interfaces to configure")
+    ips = tuple(ip for ip in found.ips if ip.interface is not None)
+    for ip in ips:
+        index = ip.interface or 0
+        if not 0 <= index < len(found.interfaces) or found.interfaces[index].name != name:
+            raise CniError(f'failed to add IP addr {ip.address} to "{name}": invalid interface index')
+    gateways = first_gateways(ips)
+    return render(
+        "common/configure.sh.j2",
+        pod=pod,
+        ifname=name,
+        ips=ips,
+        six=any(addresses.family(ip.address) == 6 for ip in ips),
+        settle=settle and 6 in gateways,
+        routes=[_route(each, gateways, name) for each in found.routes],
+    )
+
+
+def first_gateways(ips: tuple[IpConfig, ...]) -> dict[int, str]:
+    """The first gateway of each address family."""
+    gateways: dict[int, str] = {}
+    for ip in ips:
+        if ip.gateway:
+            gateways.setdefault(addresses.family(ip.gateway), ip.gateway)
+    return gateways
+
+
+def _route(each: Route, gateways: dict[int, str], name: str) -> RouteLine:
+    family = addresses.family(each.dst)
+    gw = each.gw or gateways.get(family, "")
+    words = [each.dst, *(("via", gw) if gw else ()), "dev", name]
+    if each.priority:
+        words += ["metric", str(each.priority)]
+    if each.table is not None:
+        words += ["table", str(each.table)]
+    if each.scope is not None:
+        words += ["scope", str(each.scope)]
+    elif not gw and family == 4:
+        words += ["scope", "global"]  # iproute2 would take `link`, the reference plugins don't
+    return RouteLine(tuple(words), f"{each.dst} via {gw or '<nil>'} dev {name}")
+
+
+def in_result(prev: Result, req: Request) -> Interface:
+    """The pod's interface in prevResult. Raises CniError in the reference's words when it isn't there."""
+    for each in reversed(prev.interfaces):
+        if each.name == req.ifname and each.sandbox == req.netns_path:
+            return each
+    raise CniError(f"Sandbox in prevResult  doesn't match configured netns: {req.netns_path}")
+
+
+def check(req: Request, host: Host, prev: Result, link: Link | None) -> None:
+    """The pod's link carries the addresses and routes that prevResult lists. Raises CniError for the first that it doesn't."""
+    if link is None:
+        raise CniError(f"Cannot find container link {req.ifname}")
+    known: dict[tuple[int, str], tuple[KernelRoute, ...]] = {}
+
+    def routes(family: int, table: int | None) -> tuple[KernelRoute, ...]:
+        key = (family, str(table or "main"))
+        if key not in known:
+            known[key] = host.facts.routes(6 if family == 6 else 4, req.netns, key[1])
+        return known[key]
+
+    texts = {address.text for address in link.addresses}
+    for ip in prev.ips:
+        if ip.address not in texts:
+            raise CniError(f"Failed to match addr {ip.address} on interface {req.ifname}")
+        interface = addresses.cidr(ip.address)
+        if interface.network.prefixlen == interface.max_prefixlen:
+            continue  # a host address has no route for its network
+        found = (_prefix(route.dst, interface.version) for route in routes(interface.version, None))
+        if interface.network.with_prefixlen not in found:
+            raise CniError(f"Failed to find Gateway {ip.gateway or '<nil>'} for interface {req.ifname}")
+    for each in prev.routes:
+        family = addresses.family(each.dst)
+        if not any(_same(route, each, family) for route in routes(family, each.table)):
+            raise CniError(
+                f"Expected Route {each.dst} via {each.gw or '<nil>'} not found in routing table",
+                details=f"`ip -{family} route show table {each.table or 'main'}` in {req.netns_path} has no such route",
+            )
+
+
+def _prefix(dst: str, family: int) -> str:
+    if dst == "default":
+        return "::/0" if family == 6 else "0.0.0.0/0"
+    return dst if "/" in dst else f"{dst}/{128 if family == 6 else 32}"
+
+
+def _same(there: KernelRoute, wanted: Route, family: int) -> bool:
+    dst = _prefix(there.dst, family)
+    if dst != wanted.dst:
+        return False
+    default = dst in ("0.0.0.0/0", "::/0")
+    return default or not wanted.gw or wanted.gw in (there.gateway, *(hop.gateway for hop in there.nexthops))
+
+
+def open_netns(facts: Facts, netns: Netns) -> None:
+    """Raises CniError `failed to open netns …` unless it is one."""
+    try:
+        facts.require_netns(netns)
+    except CniError as error:
+        raise CniError(f'failed to open netns "{netns.path}": {error.msg}') from error

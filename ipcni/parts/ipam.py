@@ -1,0 +1,43 @@
+"""The IPAM delegate of an interface plugin."""
+
+import msgspec
+
+from ipcni.errors import CniError
+from ipcni.protocol import delegate
+from ipcni.protocol.host import Host
+from ipcni.protocol.request import Request
+from ipcni.protocol.result import Dns, Result
+
+
+class Ipam(msgspec.Struct, frozen=True):
+    """As much of the `ipam` object as its caller looks at."""
+
+    type: str = ""
+
+
+class DnsConf(msgspec.Struct, frozen=True):
+    """The `dns` object of a config, where an empty list is not the same as none."""
+
+    nameservers: tuple[str, ...] | None = None
+    domain: str = ""
+    search: tuple[str, ...] | None = None
+    options: tuple[str, ...] | None = None
+
+    def over(self, theirs: Dns) -> Dns:
+        """This, if anything at all was configured, else what IPAM said (main sheet 1.8)."""
+        if self == DnsConf():
+            return theirs
+        return Dns(self.nameservers or (), self.domain, self.search or (), self.options or ())
+
+
+def lease(req: Request, host: Host, plugin: str) -> Result:
+    """ADD of the IPAM plugin. Raises its error, or that it gave no address."""
+    answer = delegate.call(req, host, plugin)
+    if not answer.ips:
+        raise CniError("IPAM plugin returned missing IP config", details=f"the answer of {plugin} has no `ips`")
+    return answer
+
+
+def in_process(req: Request, plugin: str) -> bool:
+    """Whether the addresses can be known before any link is made: our own IPAM needs none."""
+    return delegate.is_ours(delegate.find(plugin, req.path))

@@ -1,0 +1,387 @@
+"""bridge: a veth pair between the pod and a bridge of the node (main sheet 2)."""
+
+import msgspec
+
+from ipcni import names
+from ipcni.errors import CniError, StepFailed
+from ipcni.model import Plan
+from ipcni.parts import interface, ipam, masquerade
+from ipcni.parts.ipam import DnsConf, Ipam
+from ipcni.plugins import bridge_check, bridge_vlan, macspoof
+from ipcni.plugins.bridge_vlan import Trunk
+from ipcni.protocol import address as addresses
+from ipcni.protocol import args, delegate, result, skel
+from ipcni.protocol.host import Host
+from ipcni.protocol.request import Request
+from ipcni.protocol.result import Interface, Result, Route
+from ipcni.shell.facts import Link
+from ipcni.shell.render import render
+
+_NAME_TRIES = 3
+
+
+class _Mac(msgspec.Struct, frozen=True):
+    mac: str = ""
+
+
+class _Args(msgspec.Struct, frozen=True):
+    cni: _Mac = _Mac()
+
+
+class Conf(msgspec.Struct, frozen=True, rename="camel"):
+    """The plugin's keys; docs/plugins/bridge.md says what they do."""
+
+    bridge: str = "cni0"
+    is_gateway: bool = False
+    is_default_gateway: bool = False
+    force_address: bool = False
+    ip_masq: bool = False
+    ip_masq_backend: str | None = None
+    mtu: int = 0
+    hairpin_mode: bool = False
+    promisc_mode: bool = False
+    vlan: int = 0
+    vlan_trunk: tuple[Trunk, ...] | None = None
+    preserve_default_vlan: bool = False
+    macspoofchk: bool = False
+    enabledad: bool = False
+    disable_container_interface: bool = False
+    port_isolation: bool = False
+    args: _Args = _Args()
+    runtime_config: _Mac = _Mac()
+    ipam: Ipam = Ipam()
+    dns: DnsConf = DnsConf()
+
+    @property
+    def gateway(self) -> bool:
+        return self.is_gateway or self.is_default_gateway
+
+    @property
+    def trunk(self) -> tuple[int, ...]:
+        return bridge_vlan.ids(self.vlan_trunk or ())
+
+    @property
+    def filtering(self) -> bool:
+        return bool(self.vlan) or self.vlan_trunk is not None
+
+
+def _load(req: Request) -> tuple[Conf, str]:
+    """The configuration and the MAC somebody asked for."""
+    conf = req.config(Conf)
+    if not 0 <= conf.vlan <= 4094:
+        raise CniError(f"invalid VLAN ID {conf.vlan} (must be between 0 and 4094)")
+    _ = conf.trunk  # raises for a range that is none
+    asked = args.parse(req.args, "MAC").get("MAC", "")
+    return conf, conf.runtime_config.mac or conf.args.cni.mac or asked
+
+
+def add(req: Request, host: Host) -> Result:
+    """Bridge, veth pair, addresses, masquerading, in this order."""
+    conf, mac = _load(req)
+    if conf.hairpin_mode and conf.promisc_mode:
+        raise CniError("cannot set hairpin mode and promiscuous mode at the same time")
+    if conf.ipam.type and conf.disable_container_interface:
+        raise CniError("cannot use IPAM when DisableContainerInterface flag is set")
+    if not conf.ipam.type and result.layout(req.version) == result.OLD:
+        raise CniError("cannot convert: no valid IP addresses", details=f"cniVersion {req.version} needs an `ipam`")
+    _check_bridge_name(conf.bridge)
+    interface.check_name(req.ifname)
+    try:
+        mac = addresses.mac(mac) if mac else names.mac(host.facts.machine_id(), "pod", *msgspec.structs.astuple(req.attachment))
+    except CniError as error:
+        raise error.under("failed to make veth pair") from error
+    if host.live:
+        interface.open_netns(host.facts, req.netns)
+    with host.locked(names.lock("bridge", req.attachment)):
+        return _add(req, host, conf, mac)
+
+
+def _add(req: Request, host: Host, conf: Conf, mac: str) -> Result:
+    lease = Result()
+    early = bool(conf.ipam.type) and ipam.in_process(req, conf.ipam.type)
+    if early:
+        lease = ipam.lease(req, host, conf.ipam.type)
+    bridge = _bridge(conf, host)
+    veth = Interface(name=_veth(req, host), mac=_veth_mac(req, host))
+    plan = _port(req, host, conf, bridge, veth, mac)
+    if conf.ipam.type and not early:
+        _make(req, host, plan)
+        plan = ()
+        lease = ipam.lease(req, host, conf.ipam.type)
+    pod = Interface(name=req.ifname, mac=mac, sandbox=req.netns_path)
+    found = _complete(conf, lease, (Interface(name=bridge.name, mac=bridge.mac), veth, pod))
+    if conf.gateway and found.ips:
+        home = bridge
+        if conf.vlan:
+            home = bridge_vlan.gateway(host, bridge, conf.vlan, preserve=conf.preserve_default_vlan)
+            vlan_link = Interface(name=home.name, mac=home.mac)
+            found = msgspec.structs.replace(found, interfaces=(*found.interfaces, vlan_link))
+        _gateways(conf, host, home, found)
+    _make(req, host, plan + _node_settings(conf, host, found, veth.name) + _pod(req, conf, found, veth.name))
+    if conf.ip_masq and found.ips:
+        tool = masquerade.backend(conf.ip_masq_backend, host)
+        host.do(masquerade.add(host, req.attachment, found.ips, tool))
+    return _settled(host, found, bridge)
+
+
+# -- the bridge, which all pods share: looked at first, and touched under its own lock only where something is missing
+
+
+def _check_bridge_name(name: str) -> None:
+    problem = ""
+    if not name:
+        problem = "LinkAttrs.Name cannot be empty"
+    elif len(name.encode()) > 15:
+        problem = "numerical result out of range"
+    else:
+        try:
+            skel.check_ifname(name)
+            interface.check_name(name)
+        except CniError as error:
+            problem = error.msg
+    if problem:
+        details = "`bridge` names a link: 1 to 15 bytes, no blanks, no /"
+        raise CniError(f'failed to create bridge "{name}": could not add "{name}": {problem}', details=details)
+
+
+def _bridge(conf: Conf, host: Host) -> Link:
+    """The bridge as it is, made or completed if need be."""
+    link = host.facts.link(conf.bridge)
+    if not _ready(link, conf):
+        with host.locked(f"link-{conf.bridge}"):
+            link = host.facts.link(conf.bridge)
+            made = Link(
+                name=conf.bridge,
+                mac=names.mac(host.facts.machine_id(), "bridge", conf.bridge),
+                linkinfo=bridge_vlan.new_bridge(filtering=conf.filtering),
+            )
+            if not _ready(link, conf):
+                host.do(
+                    render(
+                        "bridge/bridge.sh.j2",
+                        bridge=conf.bridge,
+                        exists=link is not None,
+                        mac=made.mac,
+                        mtu=max(conf.mtu, 0),
+                        filtering=conf.filtering,
+                        promisc=conf.promisc_mode,
+                    )
+                )
+                link = host.facts.link(conf.bridge) or made
+    if link is None:
+        raise CniError(f'failed to create bridge "{conf.bridge}": it is not there')
+    return link
+
+
+def _ready(link: Link | None, conf: Conf) -> bool:
+    if link is None:
+        return False
+    if link.kind != "bridge":
+        raise CniError(
+            f'failed to create bridge "{conf.bridge}": "{conf.bridge}" already exists but is not a bridge',
+            details=f"`ip -d link show dev {conf.bridge}` shows what it is; name another one with `bridge`",
+        )
+    return link.up and (not conf.promisc_mode or link.promiscuity > 0)
+
+
+def _gateways(conf: Conf, host: Host, link: Link, found: Result) -> None:
+    """Gives the bridge (or its VLAN link) the gateway addresses it lacks."""
+    wanted = sorted({f"{ip.gateway}/{ip.address.partition('/')[2]}" for ip in found.ips}, key=lambda a: ":" in a)
+    if all(address in {there.text for there in link.addresses} for address in wanted):
+        return
+    with host.locked(f"link-{link.name}"):
+        link = host.facts.link(link.name) or link
+        have = [there.text for there in link.addresses]
+        missing = [address for address in wanted if address not in have]
+        conflicts = [there for address in missing for there in have if _conflict(address, there)]
+        if conflicts and not conf.force_address:
+            raise CniError(
+                f'failed to set bridge addr: "{link.name}" already has an IP address different from {missing[0]}',
+                details=f"it has {', '.join(conflicts)}; if that is left over from another network, remove it "
+                f"(`ip addr del {conflicts[0]} dev {link.name}`) or set `forceAddress`",
+            )
+        if missing:
+            mac = link.mac if link.mac.strip("0:") else names.mac(host.facts.machine_id(), "bridge", link.name)
+            host.do(
+                render(
+                    "bridge/gateway.sh.j2", link=link.name, mac=mac, addresses=missing, conflicts=list(dict.fromkeys(conflicts))
+                )
+            )
+
+
+def _conflict(address: str, there: str) -> bool:
+    mine, other = addresses.cidr(address), addresses.cidr(there)
+    if mine.version != other.version:
+        return False
+    return mine.version == 4 or mine.ip in other.network or other.ip in mine.network
+
+
+# -- the pod's own part
+
+
+def _veth_mac(req: Request, host: Host) -> str:
+    return names.mac(host.facts.machine_id(), "veth", *msgspec.structs.astuple(req.attachment))
+
+
+def _veth(req: Request, host: Host) -> str:
+    """The name of the pod's host end: the first one that no other attachment's link has."""
+    mine = _veth_mac(req, host)
+    options = [names.host_veth(req.attachment, attempt) for attempt in range(_NAME_TRIES)]
+    return next((name for name in options if host.facts.mac(name) in (None, mine)), options[-1])
+
+
+def _port(req: Request, host: Host, conf: Conf, bridge: Link, veth: Interface, mac: str) -> Plan:
+    """The veth pair, plugged in."""
+    plan = render(
+        "bridge/port.sh.j2",
+        veth=veth.name,
+        mac=veth.mac,
+        mtu=max(conf.mtu, 0),
+        ifname=req.ifname,
+        pod_mac=mac,
+        netns=req.netns.name or req.netns.path,
+        bridge=conf.bridge,
+        hairpin="on" if conf.hairpin_mode else "off",
+        isolated="on" if conf.port_isolation else "off",
+    )
+    plan += bridge_vlan.port(veth.name, bridge, conf.vlan, conf.trunk, preserve=conf.preserve_default_vlan)
+    return plan + (macspoof.add(req.attachment, veth.name, mac) if conf.macspoofchk else ())
+
+
+def _make(req: Request, host: Host, plan: Plan) -> None:
+    try:
+        host.do(plan)
+    except StepFailed as failure:
+        if "File exists" in failure.stderr and "veth" in failure.step.argv:
+            raise CniError(
+                f'container veth name ("{req.ifname}") peer provided ("{failure.step.argv[4]}") already exists',
+                details=f"{req.ifname} is in {req.netns_path} already: this ADD was done before, or the name is taken",
+            ) from failure
+        raise
+
+
+def _complete(conf: Conf, lease: Result, links: tuple[Interface, ...]) -> Result:
+    """The lease as the result of this attachment: gateways worked out, default routes added."""
+    ips = []
+    for ip in lease.ips:
+        network = addresses.cidr(ip.address).network
+        gateway = ip.gateway or (str(network.network_address + 1) if conf.gateway else "")
+        ips.append(msgspec.structs.replace(ip, interface=2, gateway=gateway))
+    routes = list(lease.routes)
+    if conf.is_default_gateway:
+        for family, gateway in interface.first_gateways(tuple(ips)).items():
+            everywhere = "::/0" if family == 6 else "0.0.0.0/0"
+            if not any(route.dst == everywhere for route in routes):
+                routes.append(Route(dst=everywhere, gw=gateway))
+    return Result(interfaces=links, ips=tuple(ips), routes=tuple(routes), dns=conf.dns.over(lease.dns))
+
+
+def _node_settings(conf: Conf, host: Host, found: Result, veth: str) -> Plan:
+    """Kernel settings of the node: none for the port, and forwarding where the node is the pods' gateway."""
+    wanted = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+    families = {addresses.family(ip.address) for ip in found.ips} if conf.gateway else set()
+    switches = [wanted[family] for family in sorted(families) if host.facts.sysctl(wanted[family]) != "1"]
+    return render("bridge/node.sh.j2", veth=veth, switches=switches)
+
+
+def _pod(req: Request, conf: Conf, found: Result, veth: str) -> Plan:
+    """The pod's end, and the moment from which the bridge forwards for it."""
+    if conf.disable_container_interface:
+        return ()
+    plan: Plan = ()
+    if found.ips:
+        plan += render("bridge/pod.sh.j2", pod=req.netns, ifname=req.ifname, dad=conf.enabledad)
+        plan += interface.configure(req.ifname, req.netns, found, settle=conf.enabledad)
+    else:
+        plan += render("bridge/up.sh.j2", pod=req.netns, ifname=req.ifname)
+    return plan + render("bridge/wait.sh.j2", veth=veth)
+
+
+def _settled(host: Host, found: Result, bridge: Link) -> Result:
+    """The result with the bridge's MAC as it is now: one that is not ours may have followed the new port."""
+    if bridge.mac == names.mac(host.facts.machine_id(), "bridge", bridge.name):
+        return found
+    now = host.facts.link(bridge.name) or bridge
+    first = msgspec.structs.replace(found.interfaces[0], mac=now.mac)
+    return msgspec.structs.replace(found, interfaces=(first, *found.interfaces[1:]))
+
+
+# -- the way back
+
+
+def delete(req: Request, host: Host) -> None:
+    """Removes link, lease, spoof check and masquerading; what is gone already is fine, with or without a namespace.
+
+    Everything is tried; the first thing that could not be removed is raised at the end.
+    """
+    conf, _ = _load(req)
+    prev = _previous(req)
+    with host.locked(names.lock("bridge", req.attachment)):
+        known = tuple(ip.address.partition("/")[0] for ip in prev.ips) if prev else ()
+        problems: list[CniError] = list(host.do(_unplug(req, host), keep_going=True))
+        if conf.macspoofchk:
+            host.residue(host.do(macspoof.delete(host, req.attachment), keep_going=True))
+        if conf.ip_masq:
+            host.residue(host.do(masquerade.delete(host, req.attachment, known), keep_going=True))
+            host.residue(host.facts.unknown)
+        if conf.ipam.type:
+            try:
+                delegate.call(req, host, conf.ipam.type)
+            except CniError as error:
+                problems.append(error)
+    if problems:
+        raise problems[0]
+
+
+def _previous(req: Request) -> Result | None:
+    """prevResult, if it can be read: a DEL needs it for nothing it couldn't find otherwise."""
+    try:
+        return req.prev_result()
+    except CniError:
+        return None
+
+
+def _unplug(req: Request, host: Host) -> Plan:
+    """Deletes the pair: by the pod's end, or by the host's where nobody says in which namespace the pod's is."""
+    if req.netns_path:
+        there = host.facts.netns_there(req.netns)
+        return render("bridge/del.sh.j2", pod=req.netns, ifname=req.ifname, veth="") if there else ()
+    mine = _veth_mac(req, host)
+    for attempt in range(_NAME_TRIES):
+        veth = names.host_veth(req.attachment, attempt)
+        if host.facts.mac(veth) == mine:
+            return render("bridge/del.sh.j2", veth=veth)
+    return ()
+
+
+def check(req: Request, host: Host) -> None:
+    """Bridge, veth pair, addresses and routes are as prevResult says, and the lease is there."""
+    conf, _ = _load(req)
+    interface.open_netns(host.facts, req.netns)
+    if conf.ipam.type:
+        delegate.call(req, host, conf.ipam.type)
+    bridge_check.check(req, host, conf.bridge, promisc=conf.promisc_mode)
+
+
+def status(req: Request, host: Host) -> None:
+    """Whatever the IPAM plugin says; without one, fine."""
+    conf = req.config(Conf)
+    if conf.ipam.type:
+        delegate.call(req, host, conf.ipam.type)
+
+
+def gc(req: Request, host: Host) -> None:
+    """Removes the rules of attachments that are no more, and has IPAM do the same for leases. All is tried."""
+    conf = req.config(Conf)
+    valid = req.valid_attachments()
+    problems: list[CniError] = []
+    if valid is not None:
+        problems += host.do(masquerade.gc(host, req.network, valid), keep_going=True)
+        problems += host.do(macspoof.gc(host, req.network, valid), keep_going=True)
+    if conf.ipam.type:
+        try:
+            delegate.call(req, host, conf.ipam.type)
+        except CniError as error:
+            problems.append(error)
+    if problems:
+        raise problems[0]

@@ -1,0 +1,54 @@
+"""What a plugin can have done: `shell.run.Runner` does it, `shell.show.Printer` says it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from ipcni.errors import StepFailed
+from ipcni.model import Done, Plan
+from ipcni.settings import Settings
+from ipcni.shell.facts import Facts
+
+
+class Host(Protocol):
+    """The node, to a plugin. `live` tells whether the namespace given has to exist."""
+
+    live: bool
+    settings: Settings
+    facts: Facts
+
+    def do(self, plan: Plan, *, keep_going: bool = False) -> list[StepFailed]:
+        """Runs the steps in order; with `keep_going` failures are returned and the rest is run, else raised."""
+        ...
+
+    def locked(self, path: str, *, mode: int = 0o600, keep: bool = False) -> AbstractContextManager[None]:
+        """Holds a lock file; a bare name is one of ours."""
+        ...
+
+    def plugin(self, name: str) -> AbstractContextManager[None]:
+        """What is done inside is done for this plugin."""
+        ...
+
+    def execute(self, path: str, env: Mapping[str, str], stdin: bytes) -> Done:
+        """Runs another suite's plugin."""
+        ...
+
+    def on_undo(self, act: Callable[[], object]) -> None:
+        """Has `act` called when the request is undone."""
+        ...
+
+    def undo(self) -> None:
+        """Takes back what was done so far."""
+        ...
+
+    def has(self, tool: str) -> bool:
+        """Whether there is such a program."""
+        ...
+
+    def upkeep(self, act: Callable[[], object]) -> None:
+        """Has a cache of ours brought up to date: an effect that is no command."""
+        ...
+
+    def residue(self, what: Iterable[object]) -> None:
+        """What a DEL could not remove or look at, and that is no reason to fail it: it is remembered for GC."""
+        ...

@@ -1,0 +1,1 @@
+"""Scripts: rendered, shown, run, undone and remembered."""

@@ -1,0 +1,224 @@
+"""Questions about the node. Each is a command that changes nothing, or the reading of a file below /proc or /sys."""
+
+import json
+import os
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from ipcni.errors import CniError
+from ipcni.model import Done, Family, Netns
+
+Ask = Callable[[tuple[str, ...], Netns | None], Done]
+
+_NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
+_CLONE_NEWNET = 0x40000000
+_ABSENT = ("does not exist", "Cannot find device", "No such device")
+
+
+class Address(msgspec.Struct, frozen=True, rename={"length": "prefixlen"}):
+    """An address on a link, as `ip -j addr` tells it."""
+
+    local: str = ""
+    length: int = 0
+    family: str = "inet"
+    scope: str = "global"
+    tentative: bool = False
+    dadfailed: bool = False
+
+    @property
+    def text(self) -> str:
+        """The address with its prefix length."""
+        return f"{self.local}/{self.length}"
+
+
+class LinkData(msgspec.Struct, frozen=True):
+    """What a kind of link has of its own; bridges have these."""
+
+    vlan_filtering: int = 0
+    vlan_default_pvid: int = 0
+
+
+class LinkInfo(msgspec.Struct, frozen=True):
+    info_kind: str = ""
+    info_data: LinkData = LinkData()
+
+
+class Link(msgspec.Struct, frozen=True, rename={"name": "ifname", "mac": "address", "peer_index": "link_index"}):
+    """A link, as `ip -j -d addr` tells it."""
+
+    name: str
+    ifindex: int = 0
+    mac: str = ""
+    mtu: int = 0
+    flags: tuple[str, ...] = ()
+    operstate: str = ""
+    master: str = ""
+    promiscuity: int = 0
+    peer_index: int = 0
+    linkinfo: LinkInfo = LinkInfo()
+    addr_info: tuple[Address, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        return self.linkinfo.info_kind
+
+    @property
+    def up(self) -> bool:
+        return "UP" in self.flags
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """All addresses that have one (a link may list empty entries)."""
+        return tuple(address for address in self.addr_info if address.local)
+
+
+class Hop(msgspec.Struct, frozen=True):
+    gateway: str = ""
+    dev: str = ""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A route, as `ip -j route` tells it; `dst` is `default` or a prefix (a bare address is a host route)."""
+
+    dst: str
+    gateway: str = ""
+    dev: str = ""
+    nexthops: tuple[Hop, ...] = ()
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """One iptables table: its chains, and its rules as words without the quoting (`-A CHAIN …`)."""
+
+    chains: frozenset[str] = frozenset()
+    rules: tuple[tuple[str, ...], ...] = ()
+
+    def jumps(self, chain: str, target: str) -> tuple[tuple[str, ...], ...]:
+        """The rules of `chain` that end in `-j target`, without their `-A CHAIN`."""
+        return tuple(rule[2:] for rule in self.rules if rule[1] == chain and rule[-2:] == ("-j", target))
+
+    def has(self, *rule: str) -> bool:
+        """Whether there is this very rule, `-A` and chain included."""
+        return rule in self.rules
+
+
+def iptables(family: Family) -> str:
+    """The tool for an address family."""
+    return "ip6tables" if family == 6 else "iptables"
+
+
+class Facts:
+    """What a plan may know of the node it is for.
+
+    `unknown` collects the questions that could not be answered (for want of root, say); their subjects count as absent.
+    """
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self.unknown: list[str] = []
+
+    def _json(self, argv: tuple[str, ...], netns: Netns | None, kind: Any) -> Any:
+        done = self._ask(argv, netns)
+        if done.status == 0:
+            return msgspec.convert(json.loads(done.out or "[]"), kind)
+        if not any(text in done.err for text in _ABSENT):
+            self.unknown.append(f"{shlex.join(argv)}: {done.err.strip() or done.status}")
+        return msgspec.convert([], kind)
+
+    def link(self, name: str, netns: Netns | None = None) -> Link | None:
+        """The link of that name with its addresses, or None."""
+        links: list[Link] = self._json(("ip", "-j", "-d", "addr", "show", "dev", name), netns, list[Link])
+        return next((link for link in links if link.name), None)
+
+    def links(self, netns: Netns | None = None) -> dict[str, Link]:
+        """All links by name (a name is given without the `@peer` behind it)."""
+        found: list[Link] = self._json(("ip", "-j", "-d", "addr", "show"), netns, list[Link])
+        return {link.name: link for link in found if link.name}
+
+    def routes(self, family: Family, netns: Netns | None = None, table: str = "main") -> tuple[Route, ...]:
+        """The routes of one table."""
+        argv = ("ip", f"-{family}", "-j", "route", "show", "table", table)
+        found: tuple[Route, ...] = self._json(argv, netns, tuple[Route, ...])
+        return found
+
+    def route_dev(self, address: str, family: Family) -> str | None:
+        """The link packets to `address` leave by, or None when there is no route."""
+        done = self._ask(("ip", f"-{family}", "-j", "route", "get", address), None)
+        if done.status:
+            return None
+        routes = msgspec.convert(json.loads(done.out or "[]"), list[Route])
+        return routes[0].dev if routes else None
+
+    def rules(self, family: Family, table: str) -> Rules:
+        """One iptables table as `iptables-save` form lines; an empty one where there is no such tool or table."""
+        done = self._ask((iptables(family), "-w", "10", "-t", table, "-S"), None)
+        if done.status:
+            self.unknown.append(f"{iptables(family)} -t {table} -S: {done.err.strip() or done.status}")
+            return Rules()
+        lines = [tuple(shlex.split(line)) for line in done.out.splitlines() if line.startswith("-")]
+        return Rules(
+            chains=frozenset(line[1] for line in lines if line[0] in ("-N", "-P")),
+            rules=tuple(line for line in lines if line[0] == "-A"),
+        )
+
+    def nft_rules(self, family: str, table: str, chain: str) -> dict[int, str] | None:
+        """Handle and comment of each rule of an nftables chain, or None when there is no such chain."""
+        done = self._ask(("nft", "--json", "list", "chain", family, table, chain), None)
+        if done.status:
+            if "No such file or directory" not in done.err:
+                self.unknown.append(f"nft list chain {family} {table} {chain}: {done.err.strip() or done.status}")
+            return None
+        entries = (entry.get("rule") for entry in json.loads(done.out)["nftables"])
+        return {rule["handle"]: rule.get("comment", "") for rule in entries if rule}
+
+    def sysctl(self, path: str) -> str | None:
+        """The value of a kernel setting of the node, by its path below /proc/sys, or None."""
+        return read(f"/proc/sys/{path}")
+
+    def mac(self, link: str) -> str | None:
+        """The hardware address of a link of the node, without starting a process, or None where there is no such link."""
+        return read(f"/sys/class/net/{link}/address")
+
+    def machine_id(self) -> str:
+        """What tells this machine from others; the empty text where there is nothing."""
+        return read("/etc/machine-id") or read("/proc/sys/kernel/random/boot_id") or ""
+
+    def netns_there(self, netns: Netns) -> bool:
+        """Whether the namespace is still there.
+
+        Raises CniError where the path is something else than a namespace.
+        """
+        if not os.path.exists(netns.path):
+            return False
+        self.require_netns(netns)
+        return True
+
+    def require_netns(self, netns: Netns) -> None:
+        """Raises CniError with the reference's words unless the path is a network namespace (ioctl_ns(2))."""
+        import fcntl
+
+        try:
+            fd = os.open(netns.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            reason = (error.strerror or "").lower()
+            raise CniError(f'failed to Statfs "{netns.path}": {reason}') from error
+        try:
+            if fcntl.ioctl(fd, _NS_GET_NSTYPE) == _CLONE_NEWNET:
+                return
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
+        magic = self._ask(("stat", "-L", "-f", "-c", "%t", netns.path), None).out.strip()
+        raise CniError(f'unknown FS magic on "{netns.path}": {magic}')
+
+
+def read(path: str) -> str | None:
+    """A small file's text without the white space around it, or None when it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return None

@@ -1,0 +1,78 @@
+"""The few commands on files (printf > FILE, mkdir, rm, mv, sync, cat), done by system calls instead of processes."""
+
+import contextlib
+import errno
+import os
+import time
+
+from ipcni.model import Done, Step
+
+
+def perform(step: Step) -> Done:
+    """Does what the command would do. A failure has status 1 and the tool's kind of error text."""
+    started = time.monotonic()
+    out, error = "", ""
+    try:
+        out = _COMMANDS[step.argv[0]](step)
+    except OSError as problem:
+        error = f"{step.argv[0]}: {problem.filename}: {problem.strerror}"
+    return Done(1 if error else 0, out, error, round((time.monotonic() - started) * 1000, 2))
+
+
+def _printf(step: Step) -> str:
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_EXCL if step.new else os.O_TRUNC)
+    fd = os.open(step.into, flags | os.O_CLOEXEC, 0o600)
+    data = (step.argv[1].replace("\\r", "\r").replace("\\n", "\n") % step.argv[2:]).encode()
+    try:
+        if os.write(fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), step.into)
+    except OSError as problem:
+        os.unlink(step.into)  # no half-written file
+        problem.filename = step.into
+        raise
+    finally:
+        os.close(fd)
+    return ""
+
+
+def _mkdir(step: Step) -> str:
+    """mkdir -p -m MODE FOLDER"""
+    folder, mode = step.argv[4], int(step.argv[3], 8)
+    if not os.path.isdir(folder):
+        os.makedirs(os.path.dirname(folder), exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, mode)
+            os.chmod(folder, mode)
+    return ""
+
+
+def _rm(step: Step) -> str:
+    """rm -f FILE..."""
+    for path in step.argv[2:]:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    return ""
+
+
+def _mv(step: Step) -> str:
+    """mv FROM TO"""
+    os.replace(step.argv[1], step.argv[2])
+    return ""
+
+
+def _sync(step: Step) -> str:
+    """sync FILE"""
+    fd = os.open(step.argv[1], os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    return ""
+
+
+def _cat(step: Step) -> str:
+    with open(step.argv[1], encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+_COMMANDS = {"printf": _printf, "mkdir": _mkdir, "rm": _rm, "mv": _mv, "sync": _sync, "cat": _cat}

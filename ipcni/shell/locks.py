@@ -1,0 +1,66 @@
+"""Locks between processes: flock(2) on a file. The only module that knows filelock.
+
+The descriptor is handed to the commands a locked section starts. A plugin that is killed therefore keeps its lock until
+the command it had started has ended too, and the DEL that follows does not race with it.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+import filelock
+
+from ipcni.errors import IO_FAILURE, TRY_AGAIN, CniError
+
+_PAUSE = 0.005
+
+
+@contextlib.contextmanager
+def locked(path: str, timeout: float, *, mode: int = 0o600, keep: bool = False) -> Iterator[int]:
+    """Holds the exclusive lock on `path`, waiting `timeout` seconds at most; yields its descriptor.
+
+    The file is made with its folder. It is removed at the end, unless `keep` says that others rely on it. Raises CniError
+    11 when the lock stays taken, 5 when the file cannot be made.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            fd = os.open(path, os.O_CREAT | os.O_RDONLY, mode)
+            os.set_inheritable(fd, True)
+        except OSError as error:
+            raise CniError(
+                f"cannot make the lock file {path}: {error.strerror}",
+                IO_FAILURE,
+                f"{os.path.dirname(path)} must be a folder root can write to; IPCNI_RUN_DIR or run_dir in the settings moves it",
+            ) from error
+        try:
+            while not filelock.lock_descriptor(fd, blocking=False):
+                if time.monotonic() >= deadline:
+                    raise CniError(
+                        f"{path} stayed locked for {timeout:g} s",
+                        TRY_AGAIN,
+                        f"another plugin call holds it; `fuser -v {path}` names it",
+                    )
+                time.sleep(_PAUSE)
+            if not _same_file(fd, path):
+                continue  # its last holder removed it meanwhile
+            try:
+                yield fd
+            finally:
+                if not keep:
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
+            return
+        finally:
+            os.close(fd)
+
+
+def _same_file(fd: int, path: str) -> bool:
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(fd)
+    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)

@@ -1,0 +1,321 @@
+"""Doing: the only module that starts processes, and it starts them through `sh`."""
+
+import contextlib
+import os
+import random
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import sh
+
+from ipcni.errors import TRY_AGAIN, CniError, Interrupted, StepFailed
+from ipcni.model import Done, Netns, Plan, Step, command_words
+from ipcni.settings import Settings
+from ipcni.shell import batch as batches
+from ipcni.shell import files
+from ipcni.shell.batch import Batch
+from ipcni.shell.facts import Facts
+from ipcni.shell.locks import locked
+
+STANDARD_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+_RESOURCE_PROBLEM = 4  # iptables(8): the lock is taken, or the kernel was busy
+_TRIES = 4
+_ANY_STATUS = tuple(range(-64, 256))
+
+
+def search_path(env: Mapping[str, str]) -> str:
+    """The caller's PATH and behind it the standard folders: runtimes often hand over a poor one."""
+    given = [folder for folder in env.get("PATH", "").split(":") if folder.startswith("/")]
+    return ":".join(dict.fromkeys((*given, *STANDARD_PATH)))
+
+
+def process(argv: tuple[str, ...], stdin: str | bytes, env: Mapping[str, str], timeout: float, keep: set[int]) -> Done:
+    """Runs one program to its end, `timeout` seconds at most, with no other descriptors than `keep`."""
+    started = time.monotonic()
+    path = argv[0] if "/" in argv[0] else shutil.which(argv[0], path=env.get("PATH", ""))
+    if path is None:
+        return Done(127, "", f"{argv[0]}: not found in {env.get('PATH')}", 0)
+    late = threading.Event()
+    try:
+        command = sh.Command(path)
+        running = command(
+            *argv[1:],
+            _in=stdin,
+            _env=dict(env),
+            _tty_out=False,
+            _ok_code=_ANY_STATUS,
+            _bg=True,
+            _bg_exc=False,
+            _new_group=True,
+            _pass_fds=keep or {2},
+        )
+    except (sh.CommandNotFound, sh.ForkException, OSError) as error:
+        return Done(126, "", str(error).strip().splitlines()[-1], _ms(started))
+
+    def stop() -> None:
+        late.set()
+        with contextlib.suppress(OSError):
+            running.kill_group()
+
+    alarm = threading.Timer(timeout, stop)
+    alarm.daemon = True
+    alarm.start()
+    try:
+        running.wait()
+    except BaseException:
+        with contextlib.suppress(OSError):
+            running.kill_group()
+        raise
+    finally:
+        alarm.cancel()
+    out, err = (_text(stream) for stream in (running.stdout, running.stderr))
+    if late.is_set():
+        return Done(124, out, err + f"{argv[0]}: killed after {timeout:g} s", _ms(started))
+    return Done(running.exit_code, out, err, _ms(started))
+
+
+def _text(stream: bytes | str | None) -> str:
+    return stream.decode("utf-8", "replace") if isinstance(stream, bytes) else stream or ""
+
+
+def _ms(started: float) -> float:
+    return round((time.monotonic() - started) * 1000, 2)
+
+
+class Runner:
+    """Runs plans on this machine, remembers how to undo them, and keeps the list of what ran (`log`).
+
+    One per request; nothing of it outlives the request.
+    """
+
+    live = True
+
+    def __init__(self, settings: Settings, env: Mapping[str, str]) -> None:
+        self.settings = settings
+        self.facts = Facts(self._ask)
+        self.log: list[dict[str, object]] = []
+        self._env = {"PATH": search_path(env), "LC_ALL": "C"}
+        self._plugin: list[str] = []
+        self._undo: list[Step | Callable[[], object]] = []
+        self._fds: set[int] = set()
+
+    # -- the surroundings of a plan
+
+    @contextlib.contextmanager
+    def plugin(self, name: str) -> Iterator[None]:
+        """What is done inside is done for this plugin."""
+        self._plugin.append(name)
+        try:
+            yield
+        finally:
+            self._plugin.pop()
+
+    @contextlib.contextmanager
+    def locked(self, path: str, *, mode: int = 0o600, keep: bool = False) -> Iterator[None]:
+        """Holds a lock file, see locks.locked; a path without a folder is one of ours below run_dir."""
+        if "/" not in path:
+            path = f"{self.settings.run_dir}/locks/{path}"
+        started = time.monotonic()
+        with locked(path, self.settings.lock_timeout, mode=mode, keep=keep) as fd:
+            if (waited := _ms(started)) > 50:
+                self.log.append({"plugin": self._name, "note": f"waited for {path}", "ms": waited})
+            self._fds.add(fd)
+            try:
+                yield
+            finally:
+                self._fds.discard(fd)
+
+    @property
+    def _name(self) -> str:
+        return self._plugin[-1] if self._plugin else ""
+
+    # -- doing
+
+    def do(self, plan: Plan, *, keep_going: bool = False) -> list[StepFailed]:
+        """Runs the steps in order.
+
+        A failure ends the plan and is raised; with `keep_going` (removals) the rest is run all the same and the failures
+        are returned.
+        """
+        failures: list[StepFailed] = []
+        for batch in batches.coalesce(tuple(step for step in plan if not self._unneeded(step))):
+            try:
+                self._batch(batch, failures if keep_going else None)
+            except Interrupted:
+                self._undo += batch.steps  # how far it got is unknown
+                raise
+        return failures
+
+    def undo(self) -> None:
+        """Takes back what this request did, newest first, as well as it can be done."""
+        entries, self._undo = self._undo[::-1], []
+        back: list[Step] = []
+        for entry in entries:
+            if isinstance(entry, Step):
+                if entry.undo:
+                    back.append(Step(argv=entry.undo, netns=entry.netns))
+                continue
+            self.do(tuple(back), keep_going=True)
+            back = []
+            with contextlib.suppress(CniError):
+                entry()
+        self.do(tuple(back), keep_going=True)
+        self._undo = []
+
+    def on_undo(self, act: Callable[[], object]) -> None:
+        """Has `act` called when the request is undone."""
+        self._undo.append(act)
+
+    def upkeep(self, act: Callable[[], object]) -> None:
+        """Brings a cache of ours up to date."""
+        act()
+
+    def residue(self, what: Iterable[object]) -> None:
+        """Puts on the record what a DEL could not remove: GC finds it."""
+        self.log += [{"plugin": self._name, "note": f"left behind: {each}"} for each in what]
+
+    def _unneeded(self, step: Step) -> bool:
+        if not step.unless:
+            return False
+        return self._ask(step.unless, step.netns).status == 0
+
+    def _batch(self, batch: Batch, failures: list[StepFailed] | None) -> None:
+        match batch.carrier:
+            case "file":
+                for step in batch.steps:
+                    self._one(step, files.perform, failures)
+            case "ip" | "tc" | "bridge":
+                self._lines(batch, failures)
+            case "sysctl":
+                self._sysctl(batch, failures)
+            case "iptables" | "nft":
+                self._transaction(batch, failures)
+            case _:
+                for step in batch.steps:
+                    self._one(step, self._execute, failures)
+
+    def _one(self, step: Step, act: Callable[[Step], Done], failures: list[StepFailed] | None) -> None:
+        deadline = time.monotonic() + step.within
+        while True:
+            done = act(step)
+            if step.until is None or done.out.strip() == step.until or done.status:
+                break
+            if time.monotonic() >= deadline:
+                done = Done(1, done.out, done.out.strip() or "nothing", done.ms)
+                break
+            time.sleep(0.05)
+        self._note(step.words, "", done, [step])
+        self._judge(step, done, failures)
+
+    def _execute(self, step: Step) -> Done:
+        tries = _TRIES if step.argv[0].endswith("tables") else 1
+        return self._patiently(step.words, "", tries)
+
+    def _judge(self, step: Step, done: Done, failures: list[StepFailed] | None) -> None:
+        """Counts a step as made, tolerated, or failed."""
+        if done.status == 0:
+            self._undo.append(step)
+        elif not any(text in done.err for text in step.ok):
+            code = TRY_AGAIN if _busy(step.argv[0], done) else 999
+            failure = StepFailed(step, done.status, done.err, code)
+            if failures is None:
+                raise failure
+            failures.append(failure)
+
+    def _lines(self, batch: Batch, failures: list[StepFailed] | None) -> None:
+        """ip -batch and its kin stop at the first line that fails; go on behind it if that is fine."""
+        steps = batch.steps
+        while steps:
+            part = Batch(batch.carrier, steps)
+            done = self._process(part.argv, part.stdin)
+            self._note(part.argv, part.stdin, done, list(steps))
+            if done.status == 0:
+                self._undo += steps
+                return
+            at = batches.failed_line(done.err)
+            if at is None:
+                # A malformed word ends the tool without a word on the line: blame the step that holds it.
+                at = next((i for i, step in enumerate(steps) if _holds(step, done.err)), 0)
+            self._undo += steps[:at]
+            self._judge(steps[at], done, failures)
+            steps = steps[at + 1 :]
+
+    def _sysctl(self, batch: Batch, failures: list[StepFailed] | None) -> None:
+        done = self._process(batch.argv, "")
+        self._note(batch.argv, "", done, list(batch.steps))
+        if done.status == 0:
+            return
+        faults = batches.sysctl_faults(batch.steps, done.err) or [(batch.steps[0], done.err)]
+        for step, line in faults:
+            self._judge(step, Done(done.status, "", line, done.ms), failures)
+
+    def _transaction(self, batch: Batch, failures: list[StepFailed] | None) -> None:
+        """All or nothing: when it was nothing, the steps are run singly and the guilty one names itself."""
+        done = self._patiently(batch.argv, batch.stdin, _TRIES if batch.carrier == "iptables" else 1)
+        self._note(batch.argv, batch.stdin, done, list(batch.steps))
+        if done.status == 0:
+            self._undo += batch.steps
+            return
+        if _busy(batch.steps[0].argv[0], done):  # nothing would be any better singly
+            self._judge(batch.steps[0], done, failures)
+            return
+        for step in batch.steps:
+            self._one(step, self._execute, failures)
+
+    def _patiently(self, argv: tuple[str, ...], stdin: str, tries: int) -> Done:
+        """An iptables that finds the kernel or its lock busy is asked again, a little later each time."""
+        done = self._process(argv, stdin)
+        for attempt in range(1, tries):
+            if not _busy(argv[0], done) or "xtables lock" in done.err:  # -w has waited for the lock already
+                break
+            time.sleep(random.uniform(0.02, 0.05) * 2**attempt)
+            done = self._process(argv, stdin)
+        return done
+
+    # -- questions and other plugins
+
+    def _ask(self, argv: tuple[str, ...], netns: Netns | None) -> Done:
+        words = command_words(argv, netns)
+        done = self._patiently(words, "", _TRIES if argv[0].endswith("tables") else 1)
+        self._note(words, "", done, [], look=True)
+        return done
+
+    def execute(self, path: str, env: Mapping[str, str], stdin: bytes) -> Done:
+        """Runs another plugin by the CNI protocol; it takes as long as it takes, within ten commands' time."""
+        done = process((path,), stdin, env, 10 * self.settings.command_timeout, self._fds)
+        self._note((path,), stdin.decode("utf-8", "replace"), done, [])
+        return done
+
+    def _process(self, argv: tuple[str, ...], stdin: str) -> Done:
+        return process(argv, stdin, self._env, self.settings.command_timeout, self._fds)
+
+    def has(self, tool: str) -> bool:
+        """Whether there is such a program."""
+        return shutil.which(tool, path=self._env["PATH"]) is not None
+
+    def _note(self, argv: tuple[str, ...], stdin: str, done: Done, steps: list[Step], *, look: bool = False) -> None:
+        entry: dict[str, object] = {"plugin": self._name, "argv": argv, "status": done.status, "ms": done.ms}
+        if stdin:
+            entry["stdin"] = stdin
+        if done.err.strip():
+            entry["stderr"] = done.err.strip()
+        if look:
+            entry["look"] = True
+        if len(steps) == 1:
+            entry["sh"] = steps[0].command
+        self.log.append(entry)
+
+
+def _busy(tool: str, done: Done) -> bool:
+    """iptables' "try again": a status 4 that is not about one object being in use."""
+    return (
+        os.path.basename(tool).startswith(("iptables", "ip6tables"))
+        and done.status == _RESOURCE_PROBLEM
+        and "busy" not in done.err
+    )
+
+
+def _holds(step: Step, stderr: str) -> bool:
+    return any(f'"{word}"' in stderr or f"'{word}'" in stderr for word in step.argv)
