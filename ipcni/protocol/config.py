@@ -56,10 +56,31 @@ def _without_surrogates(value: object) -> object:
     return value
 
 
-def dump(value: object, *, sort: bool = True) -> bytes:
-    """JSON as Go writes it: compact, keys in order, `< > &` escaped. What a delegate is given on stdin."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort)
+def dump(value: object) -> bytes:
+    """JSON as Go writes it: compact, `< > &` escaped, whole numbers without a point; the keys in the order they are in."""
+    text = json.dumps(_plain_numbers(value), ensure_ascii=False, separators=(",", ":"))
     return escape(text).encode("utf-8", "replace")
+
+
+def _plain_numbers(value: object) -> object:
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case dict():
+            return {key: _plain_numbers(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain_numbers(item) for item in value]
+    return value
+
+
+def in_order(value: object) -> object:
+    """The value with the keys of all its objects in alphabetical order."""
+    match value:
+        case dict():
+            return {key: in_order(value[key]) for key in sorted(value)}
+        case list() | tuple():
+            return [in_order(item) for item in value]
+    return value
 
 
 def escape(text: str) -> str:

@@ -3,7 +3,6 @@
 import json
 import os
 import time
-from typing import Any
 
 from ipcni.errors import CniError
 from ipcni.model import Done
@@ -42,8 +41,10 @@ def is_ours(path: str) -> bool:
         return False
 
 
-def call(req: Request, host: Host, plugin: str, conf: dict[str, Any] | None = None, verb: str = "") -> result.Result:
-    """Has another plugin do `verb` (default: the caller's) with the caller's stdin, or with `conf`.
+def call(
+    req: Request, host: Host, plugin: str, stdin: bytes | None = None, verb: str = ""
+) -> result.Result:
+    """Has another plugin do `verb` (default: the caller's) with the caller's stdin, or another one.
 
     Returns ADD's result, an empty one for the other verbs. Raises the delegate's own CniError, code and text unchanged.
     """
@@ -51,7 +52,7 @@ def call(req: Request, host: Host, plugin: str, conf: dict[str, Any] | None = No
 
     verb = verb or req.verb
     path = find(plugin, req.path)
-    stdin = req.stdin if conf is None else config.dump(conf)
+    stdin = req.stdin if stdin is None else stdin
     env = {**req.env, "CNI_COMMAND": verb}
     if is_ours(path):
         child = skel.request(plugin, verb, env, stdin)

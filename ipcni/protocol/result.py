@@ -141,7 +141,10 @@ def encode(result: Result, version: str) -> dict[str, Any]:
         "dns": dns_json(result.dns),
     }
     kept = {key: value for key, value in body.items() if value or (key == "dns" and number == MIDDLE)}
-    return _sorted(kept) if number == NEW else kept
+    if number != NEW:
+        return kept
+    ordered: dict[str, Any] = config.in_order(kept)  # type: ignore[assignment]
+    return ordered
 
 
 def text(value: dict[str, Any]) -> bytes:
@@ -202,11 +205,3 @@ def dns_json(dns: Dns) -> dict[str, Any]:
 
 def _some(**fields: Any) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value}
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _sorted(value[key]) for key in sorted(value)}
-    if isinstance(value, (list, tuple)):
-        return [_sorted(item) for item in value]
-    return value
