@@ -47,7 +47,7 @@ def add(req: Request, host: Host) -> Result:
         try:
             return delegate.call(req, host, plugin, stdin)
         except CniError as error:
-            raise error.under("failed to delegate add") if _from_us(error) else error
+            raise (error.under("failed to delegate add") if _from_us(error) else error) from error
 
 
 def delete(req: Request, host: Host) -> None:
