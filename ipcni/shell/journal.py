@@ -6,6 +6,7 @@ file that has grown too large is renamed. Nothing here may fail an operation: a 
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import time
@@ -74,7 +75,7 @@ def append(settings: Settings, line: dict[str, Any]) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         if os.fstat(fd).st_size + len(data) > settings.log_size:
-            _rotate(path, settings)
+            _rotate(path, fd, settings)
             os.close(fd)
             fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         os.write(fd, data)
@@ -82,15 +83,15 @@ def append(settings: Settings, line: dict[str, Any]) -> None:
         os.close(fd)
 
 
-def _rotate(path: str, settings: Settings) -> None:
+def _rotate(path: str, fd: int, settings: Settings) -> None:
     """journal.jsonl becomes journal.jsonl.1, and so on; the oldest goes. Of several processes one does it."""
     folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        if os.stat(path).st_size < settings.log_size // 2:
+        if not os.path.exists(path) or not os.path.samestat(os.stat(path), os.fstat(fd)):
             return  # another process has just done it
         names = [path, *(f"{path}.{number}" for number in range(1, settings.log_files))]
-        for newer, older in reversed(list(zip(names, names[1:], strict=False))):
+        for newer, older in reversed(list(itertools.pairwise(names))):
             with contextlib.suppress(FileNotFoundError):
                 os.replace(newer, older)
     finally:
