@@ -94,7 +94,7 @@ class Runner:
 
     def __init__(self, settings: Settings, env: Mapping[str, str]) -> None:
         self.settings = settings
-        self.facts = Facts(self._ask)
+        self.facts = Facts(self.ask)
         self.log: list[dict[str, object]] = []
         self._env = {"PATH": search_path(env), "LC_ALL": "C"}
         self._plugin: list[str] = []
@@ -179,7 +179,7 @@ class Runner:
     def _unneeded(self, step: Step) -> bool:
         if not step.unless:
             return False
-        return self._ask(step.unless, step.netns).status == 0
+        return self.ask(step.unless, step.netns).status == 0
 
     def _batch(self, batch: Batch, failures: list[StepFailed] | None) -> None:
         match batch.carrier:
@@ -276,7 +276,8 @@ class Runner:
 
     # -- questions and other plugins
 
-    def _ask(self, argv: tuple[str, ...], netns: Netns | None) -> Done:
+    def ask(self, argv: tuple[str, ...], netns: Netns | None) -> Done:
+        """Runs a command that changes nothing."""
         words = command_words(argv, netns)
         done = self._patiently(words, "", _TRIES if argv[0].endswith("tables") else 1)
         self._note(words, "", done, [], look=True)

@@ -24,7 +24,7 @@ class Block(msgspec.Struct, frozen=True):
     lines: tuple[str, ...] = ()
 
 
-class NotOurs(CniError):
+class NotOursError(CniError):
     """Another suite's plugin would be run here, and what follows depends on its answer."""
 
 
@@ -81,7 +81,7 @@ class Printer:
 
     def _ask(self, argv: tuple[str, ...], netns: Netns | None) -> Done:
         self.looks.append((self._plugins[-1] if self._plugins else "", shlex.join(command_words(argv, netns))))
-        return self._runner.facts._ask(argv, netns)  # noqa: SLF001  # the same way of asking, under our own notebook
+        return self._runner.ask(argv, netns)
 
     def execute(self, path: str, env: Mapping[str, str], stdin: bytes) -> Done:
         """Notes the call of another suite's plugin; ADD's answer is not to be known, so ADD stops here."""
@@ -89,7 +89,7 @@ class Printer:
         line = f"printf %s {shlex.quote(stdin.decode('utf-8', 'replace'))} | {variables} {shlex.quote(path)}"
         self._say(lines=(f"# {path} is another suite's plugin: it is run by the CNI protocol.", line))
         if env.get("CNI_COMMAND") == "ADD":
-            raise NotOurs(f"what follows depends on the answer of {path}", details="only ipcni's own plugins can be explained")
+            raise NotOursError(f"what follows depends on the answer of {path}", details="only ipcni's own plugins can be explained")
         return Done(0, "", "", 0)
 
     def on_undo(self, act: Callable[[], object]) -> None:
