@@ -1,5 +1,6 @@
 """A plugin as a process: the only module that touches argv, the environment, stdin, stdout and signals."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -10,24 +11,49 @@ if TYPE_CHECKING:
     from ipcni.protocol.host import Host
     from ipcni.settings import Settings
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 def main(argv0: str) -> NoReturn:
     """Serves one CNI call as the plugin named like the executable, and ends the process."""
+    _fill_gaps()
     from ipcni.errors import Interrupted
     from ipcni.protocol import skel
 
     def stop(_number: int, _frame: object) -> NoReturn:
-        for number in (signal.SIGTERM, signal.SIGINT):  # once is enough: what follows is the undoing
-            signal.signal(number, signal.SIG_IGN)
+        _ignore_signals()  # once is enough: what follows is the undoing
         raise Interrupted
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    answer = skel.handle(os.path.basename(argv0), dict(os.environ), _stdin, _runner)
-    sys.stderr.write(answer.stderr)
-    sys.stderr.flush()
-    _write(answer.stdout)
-    os._exit(answer.status)  # nothing is left to tidy up, and tidying takes milliseconds
+    try:
+        for number in _SIGNALS:
+            signal.signal(number, stop)
+        answer = skel.handle(os.path.basename(argv0), dict(os.environ), _stdin, _runner)
+        _ignore_signals()  # the answer stands: half of it would be worse than a late one
+    except Interrupted:
+        answer = skel.interrupted()
+    status = answer.status
+    with contextlib.suppress(OSError):
+        _write(2, answer.stderr.encode())
+    try:
+        _write(1, answer.stdout)
+    except OSError:
+        status = 1  # who cannot be told must at least not be told that all is well
+    os._exit(status)  # nothing is left to tidy up, and tidying takes milliseconds
+
+
+def _fill_gaps() -> None:
+    """Standard descriptors that the caller left closed lead to /dev/null, lest a file of ours gets such a number."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    sys.stdout = sys.stderr  # whatever prints, prints elsewhere than on the protocol's channel
+
+
+def _ignore_signals() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _runner(settings: "Settings", env: Mapping[str, str]) -> "Host":
@@ -37,10 +63,12 @@ def _runner(settings: "Settings", env: Mapping[str, str]) -> "Host":
 
 
 def _stdin() -> bytes:
-    with open(0, "rb", closefd=False) as stdin:
-        return stdin.read()
+    parts = []
+    while part := os.read(0, 1 << 16):
+        parts.append(part)
+    return b"".join(parts)
 
 
-def _write(data: bytes) -> None:
+def _write(fd: int, data: bytes) -> None:
     while data:
-        data = data[os.write(1, data) :]
+        data = data[os.write(fd, data) :]

@@ -41,9 +41,7 @@ def is_ours(path: str) -> bool:
         return False
 
 
-def call(
-    req: Request, host: Host, plugin: str, stdin: bytes | None = None, verb: str = ""
-) -> result.Result:
+def call(req: Request, host: Host, plugin: str, stdin: bytes | None = None, verb: str = "") -> result.Result:
     """Has another plugin do `verb` (default: the caller's) with the caller's stdin, or another one.
 
     Returns ADD's result, an empty one for the other verbs. Raises the delegate's own CniError, code and text unchanged.

@@ -64,7 +64,7 @@ def handle(
     except CniError as error:
         return _failure(error)
     except Interrupted:
-        return _failure(CniError("interrupted by a signal before anything was done", errors.TRY_AGAIN))
+        return interrupted()
     except Exception as error:  # noqa: BLE001  # a traceback on stdout or stderr would reach the runtime as garbage
         return _failure(_defect(error))
 
@@ -73,29 +73,36 @@ def _perform(req: Request, host: Host) -> Answer:
     from ipcni.shell import journal
 
     record = journal.Record(req, host)
-    body: dict[str, Any] = {}
-    failure: CniError | None = None
     try:
-        if req.verb in ("ADD", "DEL"):
-            _other_netns(req)
-        with host.plugin(req.plugin):
-            answer = dispatch(req, host)
-        if req.verb == "ADD":
-            body = result.encode(answer, req.version)
+        body = _work(req, host)
+        record.end(body, None)
+        return Answer(stdout=result.text(body) if body else b"")
     except CniError as error:
         failure = error
     except Interrupted:
         failure = CniError(f"{req.verb} was interrupted by a signal", errors.TRY_AGAIN, "it has been undone as far as it went")
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001  # see handle
         failure = _defect(error)
         record.trace(error)
-    if failure and req.verb == "ADD":
+    if req.verb == "ADD":
         with contextlib.suppress(Exception):
             host.undo()
-    record.end(body, failure)
-    if failure:
-        return _failure(failure)
-    return Answer(stdout=result.text(body) if body else b"")
+    record.end({}, failure)
+    return _failure(failure)
+
+
+def _work(req: Request, host: Host) -> dict[str, Any]:
+    """What the verb is for; the body of ADD's answer."""
+    if req.verb in ("ADD", "DEL"):
+        _other_netns(req)
+    with host.plugin(req.plugin):
+        answer = dispatch(req, host)
+    return result.encode(answer, req.version) if req.verb == "ADD" else {}
+
+
+def interrupted() -> Answer:
+    """What is said where a signal came before or after all the work."""
+    return _failure(CniError("interrupted by a signal", errors.TRY_AGAIN))
 
 
 def _failure(error: CniError) -> Answer:
