@@ -27,7 +27,7 @@ def main(argv0: str) -> NoReturn:
     try:
         for number in _SIGNALS:
             signal.signal(number, stop)
-        answer = skel.handle(os.path.basename(argv0), dict(os.environ), _stdin, _runner)
+        answer = skel.handle(os.path.basename(argv0), _environ(), _stdin, _runner)
         _ignore_signals()  # the answer stands: half of it would be worse than a late one
     except Interrupted:
         answer = skel.interrupted()
@@ -60,6 +60,16 @@ def _runner(settings: "Settings", env: Mapping[str, str]) -> "Host":
     from ipcni.shell.run import Runner  # not for VERSION, nor for a request that is refused at once
 
     return Runner(settings, env)
+
+
+def _environ() -> dict[str, str]:
+    """The environment as the caller made it: in os.environ Python may have put an LC_CTYPE of its own (PEP 538)."""
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            pairs = [pair.partition(b"=") for pair in file.read().split(b"\0")]
+    except OSError:
+        return dict(os.environ)
+    return {os.fsdecode(name): os.fsdecode(value) for name, equals, value in pairs if equals}
 
 
 def _stdin() -> bytes:

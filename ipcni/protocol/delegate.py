@@ -1,8 +1,13 @@
 """Calling another plugin: in-process when it is ours, by execution when it isn't (protocol sheet 6)."""
 
-import json
+import contextlib
 import os
+import re
+import signal
 import time
+from collections.abc import Mapping
+
+import msgspec
 
 from ipcni.errors import CniError
 from ipcni.model import Done
@@ -11,7 +16,18 @@ from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 
 MARK = b"ipcni plugin entry"  # stands in the head of bin/cni and of every installed launcher
-_BUSY_TRIES = 5
+_BUSY_TRIES = 6
+_OUT_OF_TIME, _NOT_STARTED = 124, 126  # shell.run's own statuses
+_WHY_NOT_STARTED = re.compile(r"\[Errno \d+\] ([^:]+): b?'")
+_GO_ESCAPES = {"\a": "a", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t", "\v": "v", "\\": "\\", '"': '"'}
+
+
+class _Error(msgspec.Struct, frozen=True):
+    """A plugin's error object."""
+
+    code: int = 0
+    msg: str = ""
+    details: str = ""
 
 
 def find(plugin: str, path: str) -> str:
@@ -57,41 +73,84 @@ def call(req: Request, host: Host, plugin: str, stdin: bytes | None = None, verb
         with host.plugin(plugin):
             return skel.dispatch(child, host)
     if verb == "ADD":
-        answer = _execute(host, path, env, stdin)
-        host.on_undo(lambda: _execute(host, path, {**env, "CNI_COMMAND": "DEL"}, stdin))
-        return _result(answer, req.version)
+        return _result(_add(host, path, env, stdin), req.version)
     _execute(host, path, env, stdin)
     return result.Result()
 
 
-def _execute(host: Host, path: str, env: dict[str, str], stdin: bytes) -> Done:
-    for attempt in range(_BUSY_TRIES + 1):
+def _add(host: Host, path: str, env: Mapping[str, str], stdin: bytes) -> Done:
+    """ADD, which is taken back by DEL should the caller fail later.
+
+    A delegate that failed has tidied up itself; one that was killed, by a signal, by us or because we are being, has not.
+    """
+    done = None
+    try:
+        done = _run(host, path, env, stdin)
+    finally:
+        if done is None or done.status <= 0 or done.status == _OUT_OF_TIME:
+            host.on_undo(lambda: _execute(host, path, {**env, "CNI_COMMAND": "DEL"}, stdin))
+    return _succeeded(done, path)
+
+
+def _execute(host: Host, path: str, env: Mapping[str, str], stdin: bytes) -> Done:
+    return _succeeded(_run(host, path, env, stdin), path)
+
+
+def _run(host: Host, path: str, env: Mapping[str, str], stdin: bytes) -> Done:
+    for attempt in range(_BUSY_TRIES):
+        if attempt:
+            time.sleep(1)  # the executable is just being replaced
         done = host.execute(path, env, stdin)
-        if not (done.status == 126 and "Text file busy" in done.err and attempt < _BUSY_TRIES):
+        if _not_started(done, path) != "text file busy":
             break
-        time.sleep(1)  # the executable is just being replaced
-    if done.status:
-        raise _error(done)
+    if not _not_started(done, path):
+        with contextlib.suppress(OSError):
+            os.write(2, done.err.encode())  # log text of the delegate's, also when it failed (protocol sheet 11, row 9)
     return done
 
 
-def _error(done: Done) -> CniError:
-    reason = f"signal: {-done.status}" if done.status < 0 else f"exit status {done.status}"
-    if done.status == 126:
-        reason = done.err
-    if not done.out.strip():
-        if done.status == 126 or not done.err:
-            return CniError(f"netplugin failed with no error message: {reason}", 0)
-        return CniError(f"netplugin failed: {json.dumps(done.err, ensure_ascii=False)}: {reason}", 0)
+def _succeeded(done: Done, path: str) -> Done:
+    """Raises the delegate's own error, or one that says how it ended without any."""
+    if done.status == 0:
+        return done
+    if why := _not_started(done, path):
+        raise CniError(f"netplugin failed with no error message: fork/exec {path}: {why}", 0)
+    reason = f"signal: {signal.strsignal(-done.status)}".lower() if done.status < 0 else f"exit status {done.status}"
+    if not done.out:
+        said = f": {quote(done.err)}" if done.err else " with no error message"
+        raise CniError(f"netplugin failed{said}: {reason}", 0)
     try:
-        body = config.parse(done.out.encode())
-        if not isinstance(body, dict):
-            raise ValueError("it is not an object")
-    except ValueError as error:
-        quoted = json.dumps(done.out, ensure_ascii=False)
-        return CniError(f"netplugin failed but error parsing its diagnostic message {quoted}: {error}", 0)
-    code, msg, details = (config.find(body, key) for key in ("code", "msg", "details"))
-    return CniError(str(msg or ""), code if isinstance(code, int) else 0, str(details or ""))
+        error = config.decode(config.parse(done.out.encode()), _Error, prefix="")
+    except (ValueError, CniError) as problem:
+        text = f"netplugin failed but error parsing its diagnostic message {quote(done.out)}: {problem}"
+        raise CniError(text, 0) from problem
+    raise CniError(error.msg, error.code, error.details)
+
+
+def _not_started(done: Done, path: str) -> str:
+    """Why it could not be executed, in the kernel's words; the empty text for a plugin that ran."""
+    if done.status != _NOT_STARTED or done.out:
+        return ""
+    if done.err == path:  # sh's way of saying so
+        return "permission denied"
+    match = _WHY_NOT_STARTED.search(done.err)
+    return match[1].lower() if match else ""
+
+
+def quote(text: str) -> str:
+    """A text between double quotes as Go prints it (%q): what cannot be printed is escaped."""
+    return '"' + "".join(_quoted(char) for char in text) + '"'
+
+
+def _quoted(char: str) -> str:
+    if escape := _GO_ESCAPES.get(char):
+        return "\\" + escape
+    if char.isprintable():
+        return char
+    number = ord(char)
+    if number < 0x80:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def _result(done: Done, version: str) -> result.Result:
@@ -105,4 +164,8 @@ def _result(done: Done, version: str) -> result.Result:
         return result.Result()
     if not isinstance(body, dict):
         raise CniError("failed to unmarshal raw result: it is not an object")
-    return result.decode(body, config.find(body, "cniVersion") or version)
+    label = config.find(body, "cniVersion")
+    if not isinstance(label, str) or not label:
+        label = version
+        body = {key: value for key, value in body.items() if key.lower() != "cniversion"}
+    return result.decode(body, label)
