@@ -10,9 +10,7 @@ from tests.lab import ROOT
 
 PACKAGE = ROOT / "ipcni"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-PLUGINS = sorted(
-    path.stem.replace("_", "-") for path in (PACKAGE / "plugins").glob("*.py") if "\ndef add(" in path.read_text()
-)
+PLUGINS = sorted(path.stem.replace("_", "-") for path in (PACKAGE / "plugins").glob("*.py") if "\ndef add(" in path.read_text())
 
 # One module per outside thing.
 ONLY_IN = {
@@ -45,9 +43,7 @@ def imports(path: pathlib.Path) -> set[str]:
 
 @pytest.mark.parametrize("library", ONLY_IN)
 def test_one_module_for_each_outside_thing(library: str) -> None:
-    users = {
-        str(path.relative_to(PACKAGE)) for path in MODULES if any(name.split(".")[0] == library for name in imports(path))
-    }
+    users = {str(path.relative_to(PACKAGE)) for path in MODULES if any(name.split(".")[0] == library for name in imports(path))}
     assert users <= ONLY_IN[library]
 
 

@@ -1,0 +1,32 @@
+"""What this kernel can do. A test that needs more is marked `kernel(feature)` and runs in a virtual machine where the host lacks it."""
+
+import functools
+import os
+import pathlib
+import uuid
+
+from tests.lab import ROOT, run
+
+# A feature and a command that shows it, run in a namespace of its own.
+PROBES = {
+    "vlan_filtering": "ip link add probe type bridge vlan_filtering 1",
+}
+
+
+@functools.cache
+def has(feature: str) -> bool:
+    """Whether this kernel has a feature of PROBES."""
+    name = f"probe-{uuid.uuid4().hex[:8]}"
+    if run("ip", "netns", "add", name, check=False).returncode:
+        return False
+    try:
+        return run("ip", "netns", "exec", name, *PROBES[feature].split(), check=False).returncode == 0
+    finally:
+        run("ip", "netns", "del", name)
+
+
+def vm_runner() -> pathlib.Path | None:
+    """The script that runs a command under another kernel, where there is one: $IPCNI_SHARED or ../shared."""
+    shared = pathlib.Path(os.environ.get("IPCNI_SHARED") or ROOT.parent / "shared")
+    script = shared / "vm" / "run-in-vm.sh"
+    return script if script.exists() else None
