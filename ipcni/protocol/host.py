@@ -52,3 +52,7 @@ class Host(Protocol):
     def residue(self, what: Iterable[object]) -> None:
         """What a DEL could not remove or look at, and that is no reason to fail it: it is remembered for GC."""
         ...
+
+    def note(self, text: str) -> None:
+        """A remark for whoever reads the journal or an explanation."""
+        ...

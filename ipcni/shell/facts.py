@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,8 @@ Ask = Callable[[tuple[str, ...], Netns | None], Done]
 
 _NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 _CLONE_NEWNET = 0x40000000
+_WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')  # as libxtables writes them: in double quotes, with backslashes
+_ESCAPED = re.compile(r"\\(.)")
 _ABSENT = ("does not exist", "Cannot find device", "No such device")
 
 
@@ -90,10 +93,14 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """One iptables table: its chains, and its rules as words without the quoting (`-A CHAIN …`)."""
+    """One iptables table: its chains, and its rules as words without the quoting (`-A CHAIN …`).
+
+    `fault` is how the question ended when there was no answer.
+    """
 
     chains: frozenset[str] = frozenset()
     rules: tuple[tuple[str, ...], ...] = ()
+    fault: Done | None = None
 
     def jumps(self, chain: str, target: str) -> tuple[tuple[str, ...], ...]:
         """The rules of `chain` that end in `-j target`, without their `-A CHAIN`."""
@@ -102,6 +109,15 @@ class Rules(msgspec.Struct, frozen=True):
     def has(self, *rule: str) -> bool:
         """Whether there is this very rule, `-A` and chain included."""
         return rule in self.rules
+
+
+class NftRule(msgspec.Struct, frozen=True):
+    """A rule of an nftables chain: what plain values it matches (`tcp dport` -> `8080`), and where it sends packets to."""
+
+    handle: int
+    comment: str
+    matches: dict[str, str]
+    dnat: str = ""
 
 
 def iptables(family: Family) -> str:
@@ -156,12 +172,31 @@ class Facts:
         done = self._ask((iptables(family), "-w", "10", "-t", table, "-S"), None)
         if done.status:
             self.unknown.append(f"{iptables(family)} -t {table} -S: {done.err.strip() or done.status}")
-            return Rules()
-        lines = [tuple(shlex.split(line)) for line in done.out.splitlines() if line.startswith("-")]
+            return Rules(fault=done)
+        lines = [_words(line) for line in done.out.splitlines() if line.startswith("-")]
         return Rules(
             chains=frozenset(line[1] for line in lines if line[0] in ("-N", "-P")),
             rules=tuple(line for line in lines if line[0] == "-A"),
         )
+
+    def rule_there(self, family: Family, table: str, *rule: str) -> bool:
+        """Whether iptables itself knows this rule (the chain and its words), however it would spell it."""
+        return self._ask((iptables(family), "-w", "10", "-t", table, "-C", *rule), None).status == 0
+
+    def nft_table(self, family: str, table: str) -> dict[str, tuple[NftRule, ...]] | None:
+        """The rules of each chain of an nftables table, or None when there is no such table."""
+        done = self._ask(("nft", "--json", "list", "table", family, table), None)
+        if done.status:
+            if "No such file or directory" not in done.err:
+                self.unknown.append(f"nft list table {family} {table}: {done.err.strip() or done.status}")
+            return None
+        found: dict[str, list[NftRule]] = {}
+        for entry in json.loads(done.out)["nftables"]:
+            if chain := entry.get("chain"):
+                found.setdefault(chain["name"], [])
+            elif rule := entry.get("rule"):
+                found.setdefault(rule["chain"], []).append(_nft_rule(rule))
+        return {chain: tuple(rules) for chain, rules in found.items()}
 
     def nft_rules(self, family: str, table: str, chain: str) -> dict[int, str] | None:
         """Handle and comment of each rule of an nftables chain, or None when there is no such chain."""
@@ -213,6 +248,31 @@ class Facts:
             os.close(fd)
         magic = self._ask(("stat", "-L", "-f", "-c", "%t", netns.path), None).out.strip()
         raise CniError(f'unknown FS magic on "{netns.path}": {magic}')
+
+
+def _words(line: str) -> tuple[str, ...]:
+    """The words of a line of `iptables -S`. A node may have thousands: shlex would take a second for them."""
+    if '"' not in line:
+        return tuple(line.split(" "))
+    return tuple(_ESCAPED.sub(r"\1", match[1]) if match[1] is not None else match[2] for match in _WORD.finditer(line))
+
+
+def _nft_rule(rule: dict[str, Any]) -> NftRule:
+    matches: dict[str, str] = {}
+    dnat = ""
+    for statement in rule["expr"]:
+        match statement:
+            case {
+                "match": {
+                    "op": "==",
+                    "left": {"payload": {"protocol": protocol, "field": field}},
+                    "right": str() | int() as value,
+                }
+            }:
+                matches[f"{protocol} {field}"] = str(value)
+            case {"dnat": {"addr": str() as address}}:
+                dnat = address
+    return NftRule(rule["handle"], rule.get("comment", ""), matches, dnat)
 
 
 def read(path: str) -> str | None:

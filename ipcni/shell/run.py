@@ -176,6 +176,10 @@ class Runner:
         """Puts on the record what a DEL could not remove: GC finds it."""
         self.log += [{"plugin": self._name, "note": f"left behind: {each}"} for each in what]
 
+    def note(self, text: str) -> None:
+        """Puts a remark on the record."""
+        self.log.append({"plugin": self._name, "note": text})
+
     def _unneeded(self, step: Step) -> bool:
         if not step.unless:
             return False
