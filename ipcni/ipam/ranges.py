@@ -103,7 +103,7 @@ def _range(conf: RangeConf) -> Range:
             f"{network.network_address}"
         )
     base, top = int(network.network_address), int(network.broadcast_address)
-    gateway = int(addresses.ip(conf.gateway)) if conf.gateway else base + 1
+    gateway = int(_of_family(conf.gateway, family)) if conf.gateway else base + 1
     start, end = base + 1, top - 1 if family == 4 else top
     if conf.range_end:
         end_ip = addresses.ip(conf.range_end)
@@ -118,6 +118,13 @@ def _range(conf: RangeConf) -> Range:
     if start > end:
         raise CniError(f"RangeEnd {ipaddress.ip_address(end)} not in network {network}")
     return Range(start, end, gateway, network.prefixlen, family)
+
+
+def _of_family(text: str, family: Family) -> addresses.Ip:
+    found = addresses.ip(text)
+    if found.version != family:
+        raise CniError(f"gateway {found} is no IPv{family} address")
+    return found
 
 
 def holding(range_set: RangeSet, address: addresses.Ip) -> Range | None:

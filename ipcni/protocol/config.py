@@ -101,22 +101,27 @@ def decode(value: object, kind: type[T], *, prefix: str = "failed to load netcon
         raise CniError(f"{prefix}: {error}" if prefix else str(error)) from error
 
 
-def _fold(value: Any, kind: Any) -> Any:
-    """The value with its typed keys spelled as the type spells them, and without nulls."""
+def _fold(value: Any, kind: Any, path: str = "$") -> Any:
+    """The value with its typed keys spelled as the type spells them, and without nulls.
+
+    Raises ValidationError for what Go's types or no system call can hold.
+    """
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        if not isinstance(value, dict):
-            return value
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(value, dict):
         fields = {field.encode_name.lower(): field for field in msgspec.structs.fields(kind)}
         folded = {}
         for key, item in value.items():
             if item is not None and (field := fields.get(key.lower())):
-                folded[field.encode_name] = _fold(item, field.type)
+                folded[field.encode_name] = _fold(item, field.type, f"{path}.{field.encode_name}")
         return folded
-    inner = typing.get_args(kind)
     if isinstance(value, list) and typing.get_origin(kind) in (tuple, list):
-        return [_fold(item, inner[0]) for item in value]
+        inner = typing.get_args(kind)[0]
+        return [_fold(item, inner, f"{path}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, str) and "\0" in value:
+        raise msgspec.ValidationError(f"NUL in a text - at `{path}`")
+    if type(value) is int and not -(1 << 63) <= value < 1 << 63:
+        raise msgspec.ValidationError(f"Number out of range - at `{path}`")
     return value
 
 

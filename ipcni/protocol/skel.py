@@ -110,6 +110,9 @@ def _failure(error: CniError) -> Answer:
 
 
 def _defect(error: Exception) -> CniError:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        # No defect but a node's trouble: a full disk, a folder that is a file, a name that is too long.
+        return CniError(f"{os.fsdecode(error.filename)}: {error.strerror.lower()}")
     return CniError(
         f"internal error: {type(error).__name__}: {error}",
         details="this is a defect of ipcni; `ipcni journal` has where it happened",
@@ -177,15 +180,15 @@ def request(plugin: str, verb: str, env: Mapping[str, str], stdin: bytes) -> Req
             raise ValueError(f"stdin is no JSON object but a {type(conf).__name__}")
     except ValueError as error:
         raise CniError(f"error unmarshall network config: {error}", errors.DECODING) from error
-    name = config.find(conf, "name") or ""
-    if not isinstance(name, str):
+    name = config.find(conf, "name")
+    if name is not None and not isinstance(name, str):
         raise CniError("error unmarshall network config: `name` is no string", errors.DECODING)
     if not name:
         raise CniError("missing network name", errors.BAD_CONFIG)
     if not _NAME.fullmatch(name):
         raise CniError("invalid characters found in network name", errors.BAD_CONFIG, name)
-    version = config.find(conf, "cniVersion") or "0.1.0"
-    if not isinstance(version, str):
+    version = config.find(conf, "cniVersion")
+    if version is not None and not isinstance(version, str):
         if verb in _FUNCTIONS:
             raise CniError("decoding version from network config: `cniVersion` is no string", errors.DECODING)
         version = ""
@@ -201,7 +204,7 @@ def request(plugin: str, verb: str, env: Mapping[str, str], stdin: bytes) -> Req
         stdin=stdin,
         conf=conf,
         network=name,
-        version=version,
+        version=version or "0.1.0",
     )
 
 
@@ -210,6 +213,8 @@ def load(plugin: str) -> ModuleType:
     try:
         return importlib.import_module("ipcni.plugins." + plugin.replace("-", "_"))
     except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("ipcni.plugins"):
+            raise  # a module that it needs
         raise CniError(f"ipcni has no plugin {plugin!r}") from error
 
 
@@ -257,8 +262,8 @@ def number(version: str) -> tuple[int, int, int]:
         raise CniError(f'invalid version "{version}": too many parts', errors.DECODING)
     numbers = [0, 0, 0]
     for index, (name, part) in enumerate(zip(("major", "minor", "micro"), parts, strict=False)):
-        if not re.fullmatch(r"[+-]?[0-9]+", part):
-            raise CniError(f'failed to convert {name} version part "{part}": invalid syntax', errors.DECODING)
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", part):
+            raise CniError(f'failed to convert {name} version part "{part}": invalid syntax or out of range', errors.DECODING)
         numbers[index] = int(part)
     return numbers[0], numbers[1], numbers[2]
 
