@@ -32,7 +32,7 @@ from ipcni.shell import remembered
 def command(container_id: str, pod: str, network: str, since: str, failed: bool, slow: str, form: str, follow: bool) -> None:
     """Show what the plugins did: every operation, its commands, their exit status and time.
 
-    Lines with + changed something, lines with ? only looked. The journal is /var/log/ipcni/journal.jsonl (`log_dir` in
+    Lines with + changed something, with - took it back, with ? only looked. The journal is /var/log/ipcni/journal.jsonl (`log_dir` in
     /etc/ipcni/ipcni.toml, or IPCNI_LOG_DIR, moves it).
     """
     where = settings.load(os.environ)

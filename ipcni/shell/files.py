@@ -19,10 +19,26 @@ def perform(step: Step) -> Done:
     return Done(1 if error else 0, out, error, round((time.monotonic() - started) * 1000, 2))
 
 
+def still_ours(step: Step) -> bool:
+    """Whether a file that a step was to write is there as written: one that holds something else is somebody else's."""
+    if not step.into:
+        return True
+    try:
+        with open(step.into, "rb") as file:
+            return file.read() == _content(step)
+    except OSError:
+        return False
+
+
+def _content(step: Step) -> bytes:
+    form = step.argv[1].replace("\\r", "\r").replace("\\n", "\n")
+    return (form % step.argv[2:]).encode()
+
+
 def _printf(step: Step) -> str:
     flags = os.O_WRONLY | os.O_CREAT | (os.O_EXCL if step.new else os.O_TRUNC)
     fd = os.open(step.into, flags | os.O_CLOEXEC, 0o600)
-    data = (step.argv[1].replace("\\r", "\r").replace("\\n", "\n") % step.argv[2:]).encode()
+    data = _content(step)
     try:
         if os.write(fd, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), step.into)

@@ -127,8 +127,8 @@ def text(record: Line) -> str:
 
 def _command(command: Line) -> list[str]:
     if note := command.get("note"):
-        return [f"  - {note}"]
-    sign = "?" if command.get("look") else "+"
+        return [f"  ! {note}"]
+    sign = "?" if command.get("look") else "-" if command.get("undo") else "+"
     failed = f", status {command['status']}" if command["status"] and not command.get("look") else ""
     told = [f"  {sign} {_line(command)}   {command['ms']:.1f} ms{failed}"]
     told += [f"      {line}" for line in command.get("stdin", "").splitlines()]

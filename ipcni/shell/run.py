@@ -99,6 +99,7 @@ class Runner:
         self._env = {"PATH": search_path(env), "LC_ALL": "C"}
         self._plugin: list[str] = []
         self._undo: list[Step | Callable[[], object]] = []
+        self._undoing = False
         self._fds: set[int] = set()
 
     # -- the surroundings of a plan
@@ -150,11 +151,11 @@ class Runner:
 
     def undo(self) -> None:
         """Takes back what this request did, newest first, as well as it can be done."""
-        entries, self._undo = self._undo[::-1], []
+        entries, self._undo, self._undoing = self._undo[::-1], [], True
         back: list[Step] = []
         for entry in entries:
             if isinstance(entry, Step):
-                if entry.undo:
+                if entry.undo and files.still_ours(entry):
                     back.append(Step(argv=entry.undo, netns=entry.netns))
                 continue
             self.do(tuple(back), keep_going=True)
@@ -308,6 +309,8 @@ class Runner:
             entry["stderr"] = done.err.strip()
         if look:
             entry["look"] = True
+        if self._undoing:
+            entry["undo"] = True
         if len(steps) == 1:
             entry["sh"] = steps[0].command
         self.log.append(entry)
