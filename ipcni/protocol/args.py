@@ -1,6 +1,7 @@
 """CNI_ARGS: `K=V;K2=V2` (protocol sheet 8.1; CNI spec 1.1.0, "Parameters")."""
 
 from ipcni.errors import CniError
+from ipcni.protocol.quoting import quote
 
 
 def parse(text: str, *known: str) -> dict[str, str]:
@@ -14,14 +15,14 @@ def parse(text: str, *known: str) -> dict[str, str]:
     for pair in text.split(";") if text else ():
         key, *values = pair.split("=")
         if len(values) != 1:
-            raise CniError(f'ARGS: invalid pair "{pair}"')
+            raise CniError(f"ARGS: invalid pair {quote(pair)}")
         value = values[0]
         if key == "IgnoreUnknown":
             ignore = _boolean(value)
         elif key in known:
             found[key] = value
         else:
-            unknown.append(f'"{pair}"')
+            unknown.append(quote(pair))
     if unknown and not ignore:
         raise CniError(f"ARGS: unknown args [{' '.join(unknown)}]")
     return found
@@ -33,6 +34,5 @@ def _boolean(value: str) -> bool:
             return True
         case "0" | "false":
             return False
-    raise CniError(
-        f'ARGS: error parsing value of pair "IgnoreUnknown={value}": boolean unmarshal error: invalid input {value.lower()}'
-    )
+    pair = quote(f"IgnoreUnknown={value}")
+    raise CniError(f"ARGS: error parsing value of pair {pair}: boolean unmarshal error: invalid input {value.lower()}")

@@ -1,6 +1,7 @@
 """JSON to checked types, by the rules runtimes rely on (Go's decoder): keys match in any letter case, null is absent."""
 
 import json
+import math
 import re
 import types
 import typing
@@ -12,6 +13,7 @@ from ipcni.errors import CniError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+_EXPONENT_FROM = 1e21  # Go writes greater numbers with an exponent, as Python does
 _LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -26,10 +28,17 @@ def parse(data: bytes) -> object:
     """
     text = data.decode("utf-8", "replace")
     try:
-        value = json.loads(text, parse_float=Fraction, parse_constant=_refuse, object_pairs_hook=_last_wins)
+        value = json.loads(text, parse_float=_fraction, parse_constant=_refuse, object_pairs_hook=_last_wins)
+        return _without_surrogates(value) if _LONE_SURROGATE.search(text) else value
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    return _without_surrogates(value) if _LONE_SURROGATE.search(text) else value
+
+
+def _fraction(text: str) -> Fraction:
+    number = Fraction(text)
+    if math.isinf(number):
+        raise ValueError(f"number {text} is out of range")
+    return number
 
 
 def _refuse(word: str) -> object:
@@ -64,7 +73,7 @@ def dump(value: object) -> bytes:
 
 def _plain_numbers(value: object) -> object:
     match value:
-        case float() if value.is_integer():
+        case float() if value.is_integer() and abs(value) < _EXPONENT_FROM:
             return int(value)
         case dict():
             return {key: _plain_numbers(item) for key, item in value.items()}

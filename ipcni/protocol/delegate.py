@@ -13,13 +13,13 @@ from ipcni.errors import CniError
 from ipcni.model import Done
 from ipcni.protocol import config, result
 from ipcni.protocol.host import Host
+from ipcni.protocol.quoting import quote
 from ipcni.protocol.request import Request
 
 MARK = b"ipcni plugin entry"  # stands in the head of bin/cni and of every installed launcher
 _BUSY_TRIES = 6
 _OUT_OF_TIME, _NOT_STARTED = 124, 126  # shell.run's own statuses
 _WHY_NOT_STARTED = re.compile(r"\[Errno \d+\] ([^:]+): b?'")
-_GO_ESCAPES = {"\a": "a", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t", "\v": "v", "\\": "\\", '"': '"'}
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -135,22 +135,6 @@ def _not_started(done: Done, path: str) -> str:
         return "permission denied"
     match = _WHY_NOT_STARTED.search(done.err)
     return match[1].lower() if match else ""
-
-
-def quote(text: str) -> str:
-    """A text between double quotes as Go prints it (%q): what cannot be printed is escaped."""
-    return '"' + "".join(_quoted(char) for char in text) + '"'
-
-
-def _quoted(char: str) -> str:
-    if escape := _GO_ESCAPES.get(char):
-        return "\\" + escape
-    if char.isprintable():
-        return char
-    number = ord(char)
-    if number < 0x80:
-        return f"\\x{number:02x}"
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def _result(done: Done, version: str) -> result.Result:

@@ -110,8 +110,12 @@ def decode(value: object, version: str) -> Result:
             dns=wire.dns,
             old=True,
         )
-    ips = tuple(_ip(ip if number == MIDDLE else msgspec.structs.replace(ip, version="")) for ip in wire.ips)
-    return Result(wire.interfaces, ips, tuple(route(each) for each in wire.routes), wire.dns)
+    interfaces, ips = wire.interfaces, wire.ips
+    if number == NEW:
+        ips = tuple(msgspec.structs.replace(ip, version="") for ip in ips)
+    else:
+        interfaces = tuple(Interface(name=each.name, mac=each.mac, sandbox=each.sandbox) for each in interfaces)
+    return Result(interfaces, tuple(_ip(ip) for ip in ips), tuple(route(each) for each in wire.routes), wire.dns)
 
 
 def _ip(ip: IpConfig) -> IpConfig:
