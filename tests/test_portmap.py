@@ -344,6 +344,14 @@ def test_upper_case_protocols_are_the_same() -> None:
     assert all("-p tcp -m tcp" in rule for rule in host.added(CHAIN))
 
 
+def test_a_table_is_read_word_by_word() -> None:
+    line = r'-A X -m comment --comment "a \"b\" \\ c" -m comment --comment "" ! -s 1.2.3.4/32 -j Y'
+    found = Made({"iptables": f"-P INPUT ACCEPT\n-N X\n{line}\n"}).facts.rules(4, "nat")
+    assert found.chains == {"INPUT", "X"}
+    words = ("-A", "X", "-m", "comment", "--comment", 'a "b" \\ c', "-m", "comment", "--comment", "", "!", "-s", "1.2.3.4/32")
+    assert found.rules == ((*words, "-j", "Y"),)
+
+
 # -- the node's own 127.0.0.1
 
 

@@ -401,6 +401,41 @@ def test_removal_that_fails_does_not_fail_del(node: Node, tmp_path: pathlib.Path
     assert own(node) == []
 
 
+# -- what is said is what is done
+
+EXPLAIN = """
+import json, sys
+from ipcni import settings
+from ipcni.protocol import skel
+from ipcni.shell import show
+conf, verb = sys.argv[1:]
+env = {"CNI_CONTAINERID": "cid1", "CNI_NETNS": "/run/netns/portmap-needs-none", "CNI_IFNAME": "eth0"}
+printer = show.Printer(settings.Settings(), {})
+with printer.plugin("portmap"):
+    skel.dispatch(skel.request("portmap", verb, env, conf.encode()), printer)
+print(show.script(printer.blocks))
+"""
+
+
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+def test_the_explanation_pasted_into_a_shell_does_the_same(node: Node, other_node: Node, backend: str) -> None:
+    conf = config(
+        *SIX,
+        ips=(V4, V6),
+        backend=backend,
+        conditionsV6=["ip6", "saddr", "!=", "::1"] if backend == "nftables" else ["!", "-s", "::1"],
+    )
+
+    def state(each: Node) -> list[str]:
+        return [*each.rules(), *each.rules("ip6tables"), nft(each), nft(each, "ip6")]
+
+    for verb in ("ADD", "ADD", "DEL"):
+        node.call(verb, conf, NETNS).ok()
+        script = other_node.run(sys.executable, "-c", EXPLAIN, json.dumps(conf), verb).stdout
+        other_node.run("sh", "-eu", "-c", script)
+        assert state(other_node) == state(node)
+
+
 # -- the reference's plugin on the other side (Debian's, which knows iptables only)
 
 reference = pytest.mark.skipif(not (GO / "portmap").exists(), reason="needs the Go portmap")
