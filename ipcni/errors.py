@@ -56,10 +56,8 @@ class StepFailed(CniError):
         self.status = status
         self.stderr = stderr
         cause = kernel_words(stderr) or f"exit status {status}"
-        if step.error:
-            msg = step.error if step.error.endswith(".") else f"{step.error}: {cause}"
-        else:
-            msg = f"{step.argv[0]}: {cause}"
+        told = step.error or step.argv[0]
+        msg = told if told.endswith(".") else f"{told}: {cause}"
         details = f"`{step.command}` ended with status {status}: {stderr.strip() or 'no error text'}"
         super().__init__(msg, code, details)
 

@@ -2,97 +2,175 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from ipcni import settings
+from ipcni import __version__, settings
 from ipcni.errors import CniError
 from ipcni.protocol import config, delegate, result, skel
+from ipcni.runtime import chain as runtime
+from ipcni.runtime.cache import Cache
+from ipcni.runtime.chain import Attachment
+from ipcni.runtime.conf import NetworkList
+from ipcni.shell import show
 from ipcni.shell.show import Block, Printer
 
+VERBS = ("ADD", "DEL", "CHECK")
+Json = dict[str, Any]
 
-class Target(msgspec.Struct, frozen=True):
-    """For which attachment, with which plugins. `netns` is a path; `verb` is ADD, DEL or CHECK."""
 
-    verb: str
-    container_id: str
-    netns: str
-    ifname: str
-    args: str
-    cni_path: str
+def split(words: tuple[str, ...]) -> tuple[str, str]:
+    """Verb and source of `explain [VERB] [SOURCE]`. Raises CniError for more than that."""
+    verb = "ADD"
+    if words and words[0].upper() in VERBS:
+        verb, words = words[0].upper(), words[1:]
+    if len(words) > 1:
+        raise CniError(f"too much: {' '.join(words[1:])}", details="ipcni explain [ADD|DEL|CHECK] [CONFLIST|CONF|NETWORK|-]")
+    return verb, words[0] if words else ""
+
+
+class Source(Protocol):
+    """Where the plugins' configurations come from."""
+
+    @property
+    def title(self) -> str:
+        """The network, for the reader."""
+        ...
+
+    def requests(self, verb: str) -> list[int]:
+        """The plugins in the order of their being called."""
+        ...
+
+    def stdin(self, index: int, verb: str, answer: Json | None, at: Attachment) -> bytes:
+        """What a plugin is given, `answer` being ADD's result so far."""
+        ...
+
+
+class Listed:
+    """A configuration list, called as a runtime calls it."""
+
+    def __init__(self, path: str, net: NetworkList, cache_dir: str) -> None:
+        self._net = net
+        self._cache = Cache(cache_dir)
+        types = ", ".join(str(plugin["type"]) for plugin in net.plugins)
+        self.title = f"network {net.name} ({types}; {path})"
+
+    def requests(self, verb: str) -> list[int]:
+        indexes = list(range(len(self._net.plugins)))
+        return indexes[::-1] if verb == "DEL" else indexes
+
+    def stdin(self, index: int, verb: str, answer: Json | None, at: Attachment) -> bytes:
+        if verb != "ADD":
+            answer = runtime.cached_result(self._cache, self._net, at)
+        return config.dump(config.in_order(runtime.request_for(self._net, index, answer, at.capability_args)))
+
+
+class Stdin:
+    """What a runtime wrote on one plugin's standard input."""
+
+    title = "the configuration on stdin"
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def requests(self, verb: str) -> list[int]:  # noqa: ARG002
+        return [0]
+
+    def stdin(self, index: int, verb: str, answer: Json | None, at: Attachment) -> bytes:  # noqa: ARG002
+        return self._data
 
 
 class Told(msgspec.Struct, frozen=True):
-    """What was said: the blocks in order, ADD's answer, CHECK's or an early end's verdict (empty: fine), the looks that CHECK takes,
-    and the questions that could not be answered."""
+    """What was said: the blocks in order, ADD's answer, why it ended early or what CHECK found (None: fine), the looks it took, and the
+    questions that could not be answered."""
 
     blocks: tuple[Block, ...]
-    answer: dict[str, Any] | None
+    answer: Json | None
     failure: CniError | None
     looks: tuple[tuple[str, str], ...]
     unknown: tuple[str, ...]
 
+    def text(self, source: Source, verb: str, at: Attachment, form: str, *, as_run: bool, undo: bool) -> str:
+        """All of it as a script or a page."""
+        head = [
+            f"{verb} for {source.title}",
+            f"container {at.container_id}, {at.ifname} in {at.netns}",
+            f"explained by ipcni {__version__}",
+        ]
+        looks = [f"could not look: {' '.join(text.split())}" for text in dict.fromkeys(self.unknown)]
+        if form == "markdown":
+            parts = [f"# {head[0]}\n\n{head[1]}; {head[2]}\n"]
+            parts += [show.markdown(self._told(verb), undo=undo)]
+            parts += [f"> {look}; it counts as absent\n" for look in looks]
+            return "\n".join(parts)
+        lines = ["#!/bin/sh", *(f"# {line}" for line in head), "set -eu"]
+        text = "\n".join(lines) + "\n" + show.script(self._told(verb), undo=undo, as_run=as_run)
+        if self.answer is not None and not self.failure:
+            text += show.result_comment(self.answer)
+        return text + "".join(f"# {look}; it counts as absent\n" for look in looks)
 
-def chain(requests: "Requests", target: Target, env: Mapping[str, str]) -> Told:
-    """Explains one verb of a list: each plugin in the order a runtime calls it, ADD's results handed on.
+    def document(self, source: Source, verb: str, at: Attachment) -> Json:
+        """All of it as data; docs/explain.md has the schema."""
+        return {
+            "schema": 1,
+            "verb": verb,
+            "source": source.title,
+            "containerId": at.container_id,
+            "ifname": at.ifname,
+            "netns": at.netns,
+            "blocks": show.document(self._told(verb)),
+            "result": self.answer,
+            "error": self.failure.json() if self.failure else None,
+            "unknown": list(self.unknown),
+        }
 
-    `requests` gives the stdin object of each plugin, from the result so far. Never raises what a plugin would answer with: the failure
-    is part of what is told.
+    def _told(self, verb: str) -> tuple[Block, ...]:
+        """The blocks; CHECK does nothing but look, so its looks are what there is to tell."""
+        if verb != "CHECK":
+            return self.blocks
+        return tuple(Block(plugin, "", lines=(command,)) for plugin, command in self.looks)
+
+
+def chain(source: Source, verb: str, at: Attachment, path: str, env: Mapping[str, str]) -> Told:
+    """Explains one verb: each plugin in the order a runtime calls it, ADD's results handed on.
+
+    Raises nothing that a plugin would answer with: a failure is part of what is told.
     """
     printer = Printer(settings.load(env), env)
-    answer: dict[str, Any] | None = None
+    answer: Json | None = None
     failure: CniError | None = None
     try:
-        for index in requests.order(target.verb):
-            conf = requests.stdin(index, target.verb, answer)
-            body = _plugin(conf, target, printer, env)
-            if target.verb == "ADD":
-                answer = body
+        for index in source.requests(verb):
+            body = _plugin(source.stdin(index, verb, answer, at), verb, at, path, printer, env)
+            answer = body if verb == "ADD" else None
     except CniError as error:
         failure = error
     return Told(tuple(printer.blocks), answer, failure, tuple(printer.looks), tuple(printer.facts.unknown))
 
 
-class Requests:
-    """The plugins of a list and what each is given."""
-
-    def order(self, verb: str) -> list[int]:
-        """The plugins' places in the list, in the order of their being called."""
-        raise NotImplementedError
-
-    def stdin(self, index: int, verb: str, answer: dict[str, Any] | None) -> dict[str, Any]:
-        """The object on a plugin's standard input."""
-        raise NotImplementedError
-
-
-def _plugin(conf: dict[str, Any], target: Target, printer: Printer, env: Mapping[str, str]) -> dict[str, Any]:
-    plugin = str(conf.get("type") or "")
-    path = delegate.find(plugin, target.cni_path)
-    variables = {
-        **env,
-        "CNI_COMMAND": target.verb,
-        "CNI_CONTAINERID": target.container_id,
-        "CNI_NETNS": target.netns,
-        "CNI_IFNAME": target.ifname,
-        "CNI_ARGS": target.args,
-        "CNI_PATH": target.cni_path,
-    }
-    stdin = config.dump(conf)
-    skel.check_environment(target.verb, variables)
+def _plugin(stdin: bytes, verb: str, at: Attachment, path: str, printer: Printer, env: Mapping[str, str]) -> Json:
+    try:
+        conf = config.parse(stdin)
+    except ValueError as error:
+        raise CniError(f"the configuration is no JSON: {error}") from error
+    plugin = config.find(conf, "type") if isinstance(conf, dict) else None
+    if not isinstance(plugin, str):
+        raise CniError("the configuration names no plugin", details="it needs a `type`")
+    variables = {**env, **runtime.environment(verb, at, path)}
+    skel.check_environment(verb, variables)
+    executable = delegate.find(plugin, path)
     with printer.plugin(plugin):
-        if not delegate.is_ours(path):
-            printer.execute(path, variables, stdin)
+        if not delegate.is_ours(executable):
+            printer.execute(executable, variables, stdin)
             return {}
-        req = skel.request(plugin, target.verb, variables, stdin)
-        return result.encode(skel.dispatch(req, printer), req.version) if target.verb == "ADD" else {}
+        req = skel.request(plugin, verb, variables, stdin)
+        answer = skel.dispatch(req, printer)
+        return result.encode(answer, req.version) if verb == "ADD" else {}
 
 
 def own_path(given: str) -> str:
-    """The folders to look for plugins in: those given, else where launchers of this suite are.
-
-    Raises CniError when there are none.
-    """
+    """The folders to look for plugins in: those given, else where launchers of this suite are. Raises CniError when there are none."""
     if given:
         return given
     checkout = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bin")

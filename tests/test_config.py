@@ -85,6 +85,7 @@ class Outer(msgspec.Struct, frozen=True, rename="camel"):
         ('{"TEXT": "a", "Text": "b"}', Outer(text="b")),
         ('{"text": "a", "TEXT": "b"}', Outer(text="b")),
         ('{"TEXT": "b", "text": "a"}', Outer(text="a")),
+        ('{"text": "a", "TEXT": "b", "text": "c"}', Outer(text="c")),
         ('{"text": "a", "TEXT": null}', Outer(text="a")),
         ('{"maybenumber": 0}', Outer(maybe_number=0)),
         ('{"maybeNumber": null}', Outer()),

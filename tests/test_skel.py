@@ -306,7 +306,7 @@ CHATTY = """
 import sys, types, os
 module = types.ModuleType("ipcni.plugins.chatty")
 def add(req, host):
-    print("on stdout")
+    print("on stdout", flush=True)
     sys.stdout.write("again")
     os.system("true")
     {then}

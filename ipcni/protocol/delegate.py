@@ -73,7 +73,7 @@ def call(req: Request, host: Host, plugin: str, stdin: bytes | None = None, verb
         with host.plugin(plugin):
             return skel.dispatch(child, host)
     if verb == "ADD":
-        return _result(_add(host, path, env, stdin), req.version)
+        return read_result(_add(host, path, env, stdin), req.version)
     _execute(host, path, env, stdin)
     return result.Result()
 
@@ -85,18 +85,19 @@ def _add(host: Host, path: str, env: Mapping[str, str], stdin: bytes) -> Done:
     """
     done = None
     try:
-        done = _run(host, path, env, stdin)
+        done = run(host, path, env, stdin)
     finally:
         if done is None or done.status <= 0 or done.status == _OUT_OF_TIME:
             host.on_undo(lambda: _execute(host, path, {**env, "CNI_COMMAND": "DEL"}, stdin))
-    return _succeeded(done, path)
+    return succeeded(done, path)
 
 
 def _execute(host: Host, path: str, env: Mapping[str, str], stdin: bytes) -> Done:
-    return _succeeded(_run(host, path, env, stdin), path)
+    return succeeded(run(host, path, env, stdin), path)
 
 
-def _run(host: Host, path: str, env: Mapping[str, str], stdin: bytes) -> Done:
+def run(host: Host, path: str, env: Mapping[str, str], stdin: bytes) -> Done:
+    """Executes a plugin, waiting for one that is just being replaced; its stderr goes to ours."""
     for attempt in range(_BUSY_TRIES):
         if attempt:
             time.sleep(1)  # the executable is just being replaced
@@ -109,7 +110,7 @@ def _run(host: Host, path: str, env: Mapping[str, str], stdin: bytes) -> Done:
     return done
 
 
-def _succeeded(done: Done, path: str) -> Done:
+def succeeded(done: Done, path: str) -> Done:
     """Raises the delegate's own error, or one that says how it ended without any."""
     if done.status == 0:
         return done
@@ -137,7 +138,8 @@ def _not_started(done: Done, path: str) -> str:
     return match[1].lower() if match else ""
 
 
-def _result(done: Done, version: str) -> result.Result:
+def read_result(done: Done, version: str) -> result.Result:
+    """ADD's result as the plugin labelled it, `version` where it didn't. Raises CniError for something else."""
     if not done.out.strip():
         raise CniError("failed to unmarshal raw result: unexpected end of JSON input")
     try:

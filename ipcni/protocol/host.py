@@ -15,7 +15,11 @@ class Host(Protocol):
 
     live: bool
     settings: Settings
-    facts: Facts
+
+    @property
+    def facts(self) -> Facts:
+        """Questions about the node."""
+        ...
 
     def do(self, plan: Plan, *, keep_going: bool = False) -> list[StepFailed]:
         """Runs the steps in order; with `keep_going` failures are returned and the rest is run, else raised."""

@@ -163,6 +163,14 @@ def check_ifname(name: str) -> None:
         raise CniError(f"interface name {problem}", errors.BAD_ENVIRONMENT, details)
 
 
+def check_network_name(name: str) -> None:
+    """The rules for the network's name (protocol sheet 1.3). Raises CniError 7."""
+    if not name:
+        raise CniError("missing network name", errors.BAD_CONFIG)
+    if not _NAME.fullmatch(name):
+        raise CniError("invalid characters found in network name", errors.BAD_CONFIG, name)
+
+
 def _read(read_stdin: Callable[[], bytes]) -> bytes:
     try:
         return read_stdin()
@@ -181,12 +189,11 @@ def request(plugin: str, verb: str, env: Mapping[str, str], stdin: bytes) -> Req
     except ValueError as error:
         raise CniError(f"error unmarshall network config: {error}", errors.DECODING) from error
     name = config.find(conf, "name")
-    if name is not None and not isinstance(name, str):
+    if name is None:  # and not 0, [] or false, which are of a wrong type
+        name = ""
+    if not isinstance(name, str):
         raise CniError("error unmarshall network config: `name` is no string", errors.DECODING)
-    if not name:
-        raise CniError("missing network name", errors.BAD_CONFIG)
-    if not _NAME.fullmatch(name):
-        raise CniError("invalid characters found in network name", errors.BAD_CONFIG, name)
+    check_network_name(name)
     version = config.find(conf, "cniVersion")
     if version is not None and not isinstance(version, str):
         if verb in _FUNCTIONS:

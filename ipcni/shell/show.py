@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import msgspec
 
 from ipcni.errors import CniError, StepFailed
-from ipcni.model import Done, Netns, Plan, Step, command_words
+from ipcni.model import Done, Family, Netns, Plan, Step, command_words
+from ipcni.protocol import address as addresses
 from ipcni.settings import Settings
 from ipcni.shell import batch as batches
-from ipcni.shell.facts import Facts
+from ipcni.shell.facts import Ask, Facts
 from ipcni.shell.run import Runner
 
 
@@ -28,6 +29,23 @@ class NotOursError(CniError):
     """Another suite's plugin would be run here, and what follows depends on its answer."""
 
 
+class Imagined(Facts):
+    """Questions to the node, answered as they will have to be once the script has run so far."""
+
+    def __init__(self, ask: Ask, made: list[Step]) -> None:
+        super().__init__(ask)
+        self._made = made
+
+    def route_dev(self, address: str, family: Family) -> str | None:
+        """By the link that the script gives an address of that network, if it does."""
+        for step in self._made:
+            match step.argv:
+                case ("ip", "addr", "add", prefix, *_, "dev", dev) if step.netns is None:
+                    if addresses.ip(address) in addresses.cidr(prefix).network:
+                        return dev
+        return super().route_dev(address, family)
+
+
 class Printer:
     """A host on which nothing happens. Questions are asked of the real one."""
 
@@ -36,7 +54,8 @@ class Printer:
     def __init__(self, settings: Settings, env: Mapping[str, str]) -> None:
         self.settings = settings
         self._runner = Runner(settings, env)
-        self.facts = Facts(self._ask)
+        self._made: list[Step] = []
+        self.facts = Imagined(self._ask, self._made)
         self.blocks: list[Block] = []
         self.looks: list[tuple[str, str]] = []
         self._plugins: list[str] = []
@@ -45,6 +64,7 @@ class Printer:
         """Notes the steps."""
         if plan:
             self._say(steps=plan)
+            self._made += plan
         return []
 
     @contextlib.contextmanager
@@ -89,7 +109,9 @@ class Printer:
         line = f"printf %s {shlex.quote(stdin.decode('utf-8', 'replace'))} | {variables} {shlex.quote(path)}"
         self._say(lines=(f"# {path} is another suite's plugin: it is run by the CNI protocol.", line))
         if env.get("CNI_COMMAND") == "ADD":
-            raise NotOursError(f"what follows depends on the answer of {path}", details="only ipcni's own plugins can be explained")
+            raise NotOursError(
+                f"what follows depends on the answer of {path}", details="only ipcni's own plugins can be explained"
+            )
         return Done(0, "", "", 0)
 
     def on_undo(self, act: Callable[[], object]) -> None:

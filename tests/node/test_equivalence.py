@@ -1,0 +1,130 @@
+"""What explain prints, run by sh on one node, leaves the same state as the plugins on another."""
+
+import json
+import pathlib
+import subprocess
+import time
+from typing import Any
+
+import pytest
+
+from tests.lab import BIN, Node, Pod, run
+from tests.state import differences, settle, snapshot
+
+ENV = (
+    "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_IPV6_NETWORK=fd00:244::/48\n"
+    "FLANNEL_IPV6_SUBNET=fd00:244:0:1::1/64\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
+)
+PORTS = [
+    {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+    {"hostPort": 8053, "containerPort": 53, "protocol": "udp"},
+    {"hostPort": 8443, "containerPort": 443, "protocol": "tcp", "hostIP": "192.0.2.10"},
+]
+DUAL = {
+    "ranges": [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd00:7::/64"}]],
+    "routes": [{"dst": "198.51.100.0/24", "priority": 7}],
+}
+V4 = {"subnet": "10.7.0.0/24"}
+GATEWAY = {"type": "bridge", "isDefaultGateway": True}
+PORTMAP = {"type": "portmap", "capabilities": {"portMappings": True}}
+
+# Each a list of plugins; "DATA" and "FOLDER" stand for the node's lease and state folders.
+CHAINS: dict[str, list[dict[str, Any]]] = {
+    "loopback": [{"type": "loopback"}],
+    "bridge": [{"type": "bridge", "ipam": V4}],
+    "bridge without addresses": [{"type": "bridge", "bridge": "l2"}],
+    "bridge, no interface": [{"type": "bridge", "disableContainerInterface": True}],
+    "bridge, dual stack gateway": [{**GATEWAY, "ipam": DUAL, "hairpinMode": True, "mtu": 1400}],
+    "bridge, ipMasq": [{**GATEWAY, "ipam": DUAL, "ipMasq": True}],
+    "bridge, ipMasq by nft": [{**GATEWAY, "ipam": DUAL, "ipMasq": True, "ipMasqBackend": "nftables"}],
+    "bridge, dad": [{**GATEWAY, "ipam": DUAL, "enabledad": True}],
+    "bridge, promisc": [{"type": "bridge", "promiscMode": True, "ipam": V4}],
+    "bridge, isolation and spoof check": [{"type": "bridge", "portIsolation": True, "macspoofchk": True, "ipam": V4}],
+    "bridge and portmap": [{**GATEWAY, "ipam": DUAL, "ipMasq": True}, PORTMAP],
+    "bridge and portmap, no snat": [{**GATEWAY, "ipam": V4}, {**PORTMAP, "snat": False}],
+    "bridge and portmap, masqAll": [{**GATEWAY, "ipam": V4}, {**PORTMAP, "masqAll": True, "markMasqBit": 5}],
+    "bridge and portmap by nft": [{**GATEWAY, "ipam": DUAL}, {**PORTMAP, "backend": "nftables"}],
+    "bridge and portmap, conditions": [{**GATEWAY, "ipam": V4}, {**PORTMAP, "conditionsV4": ["!", "-s", "198.51.100.0/24"]}],
+    "flannel and portmap": [
+        {
+            "type": "flannel",
+            "subnetFile": "FOLDER/subnet.env",
+            "dataDir": "FOLDER/flannel",
+            "delegate": {"isDefaultGateway": True},
+            "ipam": {},
+        },
+        PORTMAP,
+    ],
+}
+
+
+def conflist(chain: list[dict[str, Any]], node: Node, version: str) -> pathlib.Path:
+    text = json.dumps(chain).replace("FOLDER", "/run/lab")
+    plugins = json.loads(text)
+    for plugin in plugins:
+        if "ipam" in plugin:
+            plugin["ipam"] = {
+                **({} if plugin["type"] == "flannel" else {"type": "host-local"}),
+                **plugin["ipam"],
+                "dataDir": "/run/lab/networks",
+            }
+    path = node.folder / "net.conflist"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"cniVersion": version, "name": "n", "plugins": plugins}))
+    (node.folder / "subnet.env").write_text(ENV)
+    return path
+
+
+def on_node(node: Node, *argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs a command with the node's folder at the same place, so that both nodes have the same paths."""
+    script = 'mkdir -p /run/lab && mount --bind "$0" /run/lab && exec "$@"'
+    return run(
+        "unshare",
+        "--mount",
+        "ip",
+        "netns",
+        "exec",
+        node.name,
+        "sh",
+        "-c",
+        script,
+        str(node.folder),
+        *argv,
+        env=node.env,
+        **options,
+    )
+
+
+def commands(node: Node, pod: Pod, path: pathlib.Path) -> list[str]:
+    given = ["--netns", pod.name, "--container-id", "cid1", "--cni-path", str(BIN), "--cache-dir", "/run/lab/cache"]
+    return [str(path), *given, "--capability-args", json.dumps({"portMappings": PORTS})]
+
+
+def state(node: Node, pod: Pod) -> dict[str, Any]:
+    settle(node, pod)
+    return snapshot(node, [pod], {"leases": node.folder / "networks", "flannel": node.folder / "flannel"})
+
+
+def settled_differences(left: Node, left_pod: Pod, right: Node, right_pod: Pod) -> list[str]:
+    """What stays different when the kernel has had its time to notice carriers and to drop addresses."""
+    deadline = time.monotonic() + 4
+    while found := differences(state(left, left_pod), state(right, right_pod)):
+        if time.monotonic() > deadline:
+            break
+    return found
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("form", [[], ["--as-run"]], ids=["as printed", "as run"])
+def test_the_script_does_what_the_plugins_do(chain: str, form: list[str], node: Node, other_node: Node) -> None:
+    """ADD of a first and of a second pod, then DEL of the first."""
+    version = "1.0.0"
+    paths = [conflist(CHAINS[chain], each, version) for each in (node, other_node)]
+    pods = [each.pod() for each in (node, other_node)]
+    for verb in ("ADD", "DEL"):
+        before = state(node, pods[0])
+        script = on_node(node, str(BIN / "ipcni"), "explain", verb, *commands(node, pods[0], paths[0]), *form).stdout
+        assert state(node, pods[0]) == before, "explaining changed something"
+        on_node(node, "sh", "-e", "-c", script)
+        on_node(other_node, str(BIN / "ipcni"), "run", verb, *commands(other_node, pods[1], paths[1]))
+        assert settled_differences(node, pods[0], other_node, pods[1]) == [], script
