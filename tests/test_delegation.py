@@ -302,3 +302,16 @@ def test_ours_is_composed(stub: Stub) -> None:
     argvs = [command["argv"] for record in stub.node.journal() for command in record["commands"]]
     assert argvs
     assert not any("host-local" in argv[0] for argv in argvs)
+
+
+def test_a_poor_environment_will_do(node: Node) -> None:
+    """Runtimes hand over a PATH without the sbin folders; ip and sysctl are found all the same, and so are their effects."""
+    ipam = {"type": "host-local", "subnet": "10.0.0.0/24", "dataDir": node.data_dir}
+    conf = {"cniVersion": "1.1.0", "name": "n", "type": "bridge", "bridge": "br0", "isGateway": True, "ipam": ipam}
+    pod = node.pod()
+    result = node.call("ADD", conf, pod, env={"PATH": "/usr/bin"}).ok()
+    assert [ip["address"] for ip in result["ips"]] == ["10.0.0.2/24"]
+    assert [link["ifname"] for link in pod.ip("link")] == ["lo", "eth0"]
+    assert node.call("DEL", conf, pod, env={"PATH": "/usr/bin"}).ok() is None
+    assert [link["ifname"] for link in pod.ip("link")] == ["lo"]
+    assert node.leases("n") == {}
