@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import json
 import os
 from typing import Any
 
@@ -16,7 +15,7 @@ _KIND = "cniCacheV1"
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """What was attached and what came of it; all but `result` may be empty in files of old runtimes."""
+    """What was attached and what came of it; all but `result` is empty in the files of the first runtimes."""
 
     result: dict[str, Any]
     container_id: str = ""
@@ -27,8 +26,22 @@ class Entry(msgspec.Struct, frozen=True):
     capability_args: dict[str, Any] = {}
 
 
+class _File(msgspec.Struct, frozen=True, rename="camel"):
+    """A file's content, in libcni's order."""
+
+    kind: str = ""
+    container_id: str = ""
+    config: str = ""
+    if_name: str = ""
+    network_name: str = ""
+    netns: str = ""
+    cni_args: tuple[tuple[str, str], ...] = ()
+    capability_args: dict[str, Any] = {}
+    result: dict[str, Any] = {}
+
+
 class Cache(msgspec.Struct, frozen=True):
-    """The folder `results` below `folder`."""
+    """The folder `results` below `folder`: a file for each attachment."""
 
     folder: str = CACHE_DIR
 
@@ -42,7 +55,7 @@ class Cache(msgspec.Struct, frozen=True):
         return os.path.join(self.folder, "results", f"{network}-{container_id}-{ifname}")
 
     def save(self, entry: Entry, raw: bytes) -> None:
-        """Writes an attachment's result and the configuration it was made from. Raises OSError."""
+        """Writes an attachment's result and `raw`, the configuration it was made from. Raises CniError, OSError."""
         path = self.path(entry.network, entry.container_id, entry.ifname)
         body: dict[str, Any] = {
             "kind": _KIND,
@@ -51,60 +64,73 @@ class Cache(msgspec.Struct, frozen=True):
             "ifName": entry.ifname,
             "networkName": entry.network,
         }
-        if entry.netns:
-            body["netns"] = entry.netns
-        if entry.args:
-            body["cniArgs"] = [list(pair) for pair in entry.args]
-        if entry.capability_args:
-            body["capabilityArgs"] = entry.capability_args
+        optional = {"netns": entry.netns, "cniArgs": entry.args, "capabilityArgs": config.in_order(entry.capability_args)}
+        body |= {key: value for key, value in optional.items() if value}
         body["result"] = entry.result
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        fresh = f"{path}.new"
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        _make_folder(os.path.dirname(path))
+        fresh = _fresh(path)
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
             file.write(config.dump(body))
             file.flush()
             os.fsync(file.fileno())
-        os.replace(fresh, path)  # a crash must not leave half a file: the next DEL would have no result
+        os.replace(fresh, path)  # half a file, after a crash, would leave the next DEL without a result
 
     def load(self, network: str, container_id: str, ifname: str) -> Entry | None:
         """What was saved, or None where nothing was. Raises CniError for a file that cannot be understood."""
+        path = self.path(network, container_id, ifname)
         try:
-            with open(self.path(network, container_id, ifname), "rb") as file:
+            with open(path, "rb") as file:
                 return _entry(file.read())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
-            raise CniError(f'failed to get network "{network}" cached result: {error}') from error
+            raise CniError(f"{path}: {error}") from error
 
     def forget(self, network: str, container_id: str, ifname: str) -> None:
-        """Removes an attachment's file."""
-        with contextlib.suppress(OSError, CniError):
-            os.unlink(self.path(network, container_id, ifname))
+        """Removes what is kept of an attachment, if anything is."""
+        with contextlib.suppress(CniError):
+            path = self.path(network, container_id, ifname)
+            for each in (path, _fresh(path)):
+                with contextlib.suppress(OSError, ValueError):
+                    os.unlink(each)
 
     def attachments(self, network: str) -> list[Entry]:
-        """All attachments of a network that are remembered with all that a DEL needs; other files are passed over."""
+        """All attachments of a network that are kept with all that a DEL needs; what is no such file is passed over."""
         folder = os.path.join(self.folder, "results")
+        try:
+            names = sorted(os.listdir(folder), key=os.fsencode)
+        except OSError:
+            return []
         found = []
-        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-            with contextlib.suppress(OSError, ValueError), open(os.path.join(folder, name), "rb") as file:
+        for name in names:
+            with contextlib.suppress(OSError, ValueError, CniError), open(os.path.join(folder, name), "rb") as file:
                 entry = _entry(file.read())
-                if entry.network == network and entry.ifname:
+                if entry.network == network and entry.ifname and not name.startswith("."):
                     found.append(entry)
         return found
 
 
+def _fresh(path: str) -> str:
+    """Where a file is written before it takes its place; no attachment's file begins with a dot."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}")
+
+
+def _make_folder(folder: str) -> None:
+    """What has to be made is for its owner only, parents too, as in libcni: `config` may hold secrets."""
+    if folder and not os.path.isdir(folder):
+        _make_folder(os.path.dirname(folder))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+
+
 def _entry(data: bytes) -> Entry:
-    body = json.loads(data)
+    body = config.parse(data)
     if not isinstance(body, dict):
-        raise ValueError("it is no object")
-    if body.get("kind") != _KIND:
+        raise ValueError("it holds no JSON object")
+    if config.find(body, "kind") != _KIND:
         return Entry(result=body)  # as the first runtimes wrote it
+    file = config.decode(body, _File, prefix="")
     return Entry(
-        result=body.get("result") or {},
-        container_id=body.get("containerId", ""),
-        ifname=body.get("ifName", ""),
-        network=body.get("networkName", ""),
-        netns=body.get("netns", ""),
-        args=tuple((str(key), str(value)) for key, value in body.get("cniArgs") or ()),
-        capability_args=body.get("capabilityArgs") or {},
+        file.result, file.container_id, file.if_name, file.network_name, file.netns, file.cni_args, file.capability_args
     )

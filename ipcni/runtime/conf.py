@@ -1,5 +1,7 @@
 """Network configurations on disk (protocol sheet 4.2 to 4.4)."""
 
+import contextlib
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -8,8 +10,11 @@ import msgspec
 
 from ipcni.errors import CniError
 from ipcni.protocol import config, skel
+from ipcni.protocol.result import Dns
 
 CONF_DIR = "/etc/cni/net.d"
+_LISTS = (".conflist",)
+_SINGLES = (".conf", ".json")
 _LIST = "error parsing configuration list: "
 _SINGLE = "error parsing configuration: "
 _GO_TYPES = {
@@ -21,58 +26,65 @@ _GO_TYPES = {
     list: "[]interface {}",
 }
 
+Json = dict[str, Any]
+
 
 class NetworkList(msgspec.Struct, frozen=True):
-    """A network: its name, the version selected for it, and its plugins' objects in order. `raw` are the bytes it was read from."""
+    """A network: its name, the version selected for it, and its plugins' objects in order.
+
+    Each plugin has its `type`, a text, under that very key. `raw` are the bytes of the list.
+    """
 
     name: str
     version: str
-    plugins: tuple[dict[str, Any], ...]
+    plugins: tuple[Json, ...]
     raw: bytes
     disable_check: bool = False
     disable_gc: bool = False
 
 
+class _Ipam(msgspec.Struct, frozen=True):
+    type: str = ""
+
+
 class _Plugin(msgspec.Struct, frozen=True, rename="camel"):
-    """The keys of a plugin object whose types the loader checks."""
+    """The keys of a plugin's object whose types the loader checks."""
 
     name: str = ""
     type: str = ""
     cni_version: str = ""
     capabilities: dict[str, bool] = {}
-    ipam: dict[str, Any] = {}
-    dns: dict[str, Any] = {}
-    prev_result: dict[str, Any] = {}
+    ipam: _Ipam = _Ipam()
+    dns: Dns = Dns()
+    prev_result: Json = {}
+    valid_attachments: tuple[Json, ...] = msgspec.field(default=(), name="cni.dev/valid-attachments")
 
 
 def from_file(path: str) -> NetworkList:
-    """A list (`.conflist`) or a single plugin's configuration (any other name, and any object without `plugins`).
+    """A list or a single plugin's configuration; a `.conflist` is a list, and so is anything else with `plugins` and no `type`.
 
-    Raises CniError naming the file and what is wrong, with line and column where it is no JSON.
+    Raises CniError in libcni's words, with the file, and where it is no JSON line and column, in the details.
     """
     data = _read(path)
-    try:
-        if path.endswith(".conflist") or b'"plugins"' in data:
-            return parse_list(data, os.path.dirname(path))
-        return parse_single(data)
-    except CniError as error:
-        raise CniError(f"{path}: {error.msg}", error.code, error.details) from error
+    with _in(path):
+        if path.endswith(_LISTS):
+            return _list(data, path)
+        body = _object(data, path, _SINGLE)
+        if "plugins" in body and config.find(body, "type") is None:
+            return _list(data, path)
+        return _as_list(_checked(body))
 
 
 def by_name(folder: str, name: str) -> NetworkList:
     """The network of that name in a folder: lists first, then single configurations, each in order of their file names.
 
-    A broken file that sorts before the match ends the search, as in libcni. Raises CniError.
+    A broken file that sorts before the match ends the search, as in libcni. Raises CniError as `from_file` does.
     """
-    lists, singles = _files(folder, (".conflist",)), _files(folder, (".conf", ".json"))
-    if not lists and not singles:
+    paths = _files(folder, _LISTS) + _files(folder, _SINGLES)
+    if not paths:
         raise CniError(f"no net configurations found in {folder}")
-    for path in lists:
-        found = parse_list(_read(path), folder)
-        if found.name == name:
-            return found
-    for path in singles:
-        found = parse_single(_read(path))
+    for path in paths:
+        found = _by_ending(path)
         if found.name == name:
             return found
     raise CniError(f'no net configuration with name "{name}" in {folder}')
@@ -84,43 +96,52 @@ def first(folder: str) -> tuple[str, NetworkList]:
     Raises CniError that tells what is wrong with each where none is.
     """
     problems = []
-    for path in _files(folder, (".conf", ".conflist", ".json")):
+    for path in _files(folder, (*_LISTS, *_SINGLES)):
         try:
-            return path, from_file(path)
+            return path, _by_ending(path)
         except CniError as error:
-            problems.append(error.msg)
+            problems.append(str(error))
     details = "; ".join(problems) or "a network's configuration is a .conflist file there"
     raise CniError(f"no net configurations found in {folder}", details=details)
 
 
-def parse_list(data: bytes, folder: str) -> NetworkList:
-    """A configuration list; plugin files are looked for in `folder`/<network name>. Raises CniError in libcni's words."""
-    body = _object(data, _LIST)
+def _by_ending(path: str) -> NetworkList:
+    """The configuration in a file of a folder, where its name tells what it has to be."""
+    data = _read(path)
+    with _in(path):
+        return _list(data, path) if path.endswith(_LISTS) else _as_list(_checked(_object(data, path, _SINGLE)))
+
+
+def _list(data: bytes, path: str) -> NetworkList:
+    """A configuration list, with the plugins of the folder named like the network beside it."""
+    body = _object(data, path, _LIST)
     if "name" not in body:
         raise CniError(f"{_LIST}no name")
     name = body["name"]
     if not isinstance(name, str):
         raise CniError(f"{_LIST}invalid name type {_go(name)}")
     version = _version(body)
-    inlined_only = _boolean(body, "loadOnlyInlinedPlugins")
-    flags = {key: _boolean(body, key) for key in ("disableCheck", "disableGC")}
-    if inlined_only and "plugins" not in body:
+    disable_check, disable_gc, only_inlined = (
+        _boolean(body, key) for key in ("disableCheck", "disableGC", "loadOnlyInlinedPlugins")
+    )
+    if only_inlined and "plugins" not in body:
         raise CniError(f"{_LIST}`loadOnlyInlinedPlugins` is true, and no 'plugins' key")
     plugins = _inline(body)
-    if not inlined_only:
-        plugins += [_plugin(_read(path)) for path in _files(os.path.join(folder, name), (".conf",))]
+    if not only_inlined:
+        plugins += [_from_folder(each) for each in _files(os.path.join(os.path.dirname(path), name), (".conf",))]
     if not plugins:
         raise CniError("no plugin configs found")
-    return NetworkList(name, version, tuple(plugins), data, flags["disableCheck"], flags["disableGC"])
+    return NetworkList(name, version, tuple(plugins), data, disable_check, disable_gc)
 
 
-def parse_single(data: bytes) -> NetworkList:
-    """One plugin's configuration as a list of one. Raises CniError in libcni's words."""
-    plugin = _plugin(data)
-    return NetworkList(str(plugin.get("name", "")), str(plugin.get("cniVersion", "")), (plugin,), data)
+def _as_list(plugin: Json) -> NetworkList:
+    """A single plugin as the list that libcni makes of it."""
+    name, version = config.find(plugin, "name") or "", config.find(plugin, "cniVersion") or ""
+    raw = config.dump(config.in_order({"name": name, "cniVersion": version, "plugins": [plugin]}))
+    return NetworkList(name, version, (plugin,), raw)
 
 
-def _inline(body: dict[str, Any]) -> list[dict[str, Any]]:
+def _inline(body: Json) -> list[Json]:
     if "plugins" not in body:
         return []
     listed = body["plugins"]
@@ -129,28 +150,31 @@ def _inline(body: dict[str, Any]) -> list[dict[str, Any]]:
     if not listed:
         raise CniError(f"{_LIST}no plugins in list")
     plugins = []
-    for number, plugin in enumerate(listed):
+    for index, plugin in enumerate(listed):
         try:
             plugins.append(_checked(plugin))
         except CniError as error:
-            raise CniError(f"failed to parse plugin config {number}: {error.msg}") from error
+            raise CniError(f"failed to parse plugin config {index}: {error.msg}") from error
     return plugins
 
 
-def _plugin(data: bytes) -> dict[str, Any]:
-    return _checked(_object(data, _SINGLE))
+def _from_folder(path: str) -> Json:
+    data = _read(path)
+    with _in(path):
+        return _checked(_object(data, path, _SINGLE))
 
 
-def _checked(plugin: Any) -> dict[str, Any]:
+def _checked(plugin: object) -> Json:
+    """The plugin's object, its `type` under that spelling whichever it had."""
     if not isinstance(plugin, dict):
         raise CniError(f"{_SINGLE}a plugin is an object, not {_go(plugin)}")
     typed = config.decode(plugin, _Plugin, prefix=_SINGLE.removesuffix(": "))
     if not typed.type:
         raise CniError(f"{_SINGLE}missing 'type'")
-    return plugin
+    return {**plugin, "type": typed.type}
 
 
-def _version(body: dict[str, Any]) -> str:
+def _version(body: Json) -> str:
     """The greatest version the network is valid for that we know too (protocol sheet 4.4)."""
     version = body.get("cniVersion", "")
     if not isinstance(version, str):
@@ -177,7 +201,7 @@ def _version(body: dict[str, Any]) -> str:
     return known[max(usable)] if usable else version
 
 
-def _boolean(body: dict[str, Any], key: str) -> bool:
+def _boolean(body: Json, key: str) -> bool:
     value = body.get(key, False)
     if isinstance(value, str):
         if value.lower() not in ("true", "false"):
@@ -189,12 +213,15 @@ def _boolean(body: dict[str, Any], key: str) -> bool:
 
 
 def _go(value: object) -> str:
+    """What Go calls the type of a JSON value."""
     return next((name for kind, name in _GO_TYPES.items() if isinstance(value, kind)), "<nil>")
 
 
-def _object(data: bytes, prefix: str) -> dict[str, Any]:
+def _object(data: bytes, path: str, prefix: str) -> Json:
     try:
         body = config.parse(data)
+    except json.JSONDecodeError as error:
+        raise CniError(f"{prefix}{error.msg}", details=f"in {path}:{error.lineno}:{error.colno}") from error
     except ValueError as error:
         raise CniError(f"{prefix}{error}") from error
     if not isinstance(body, dict):
@@ -202,20 +229,25 @@ def _object(data: bytes, prefix: str) -> dict[str, Any]:
     return body
 
 
-def _files(folder: str, endings: tuple[str, ...]) -> list[str]:
-    return sorted(_named(folder, endings))
-
-
-def _named(folder: str, endings: tuple[str, ...]) -> Iterator[str]:
+@contextlib.contextmanager
+def _in(path: str) -> Iterator[None]:
+    """A failure inside is this file's, unless it says where it is: libcni's messages name no file."""
     try:
-        for name in os.listdir(folder):
-            path = os.path.join(folder, name)
-            if name[max(name.rfind("."), 0) :] in endings and not os.path.isdir(path):
-                yield path
+        yield
+    except CniError as error:
+        raise CniError(error.msg, error.code, error.details or f"in {path}") from error
+
+
+def _files(folder: str, endings: tuple[str, ...]) -> list[str]:
+    """The files whose name from its last dot on is one of the endings, in byte order."""
+    try:
+        names = os.listdir(folder)
     except FileNotFoundError:
-        return
+        return []
     except OSError as error:
         raise CniError(f"error reading {folder}: {error.strerror}") from error
+    paths = (os.path.join(folder, name) for name in names if "." in name and name[name.rindex(".") :] in endings)
+    return sorted((path for path in paths if not os.path.isdir(path)), key=os.fsencode)
 
 
 def _read(path: str) -> bytes:
