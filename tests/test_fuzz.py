@@ -16,7 +16,7 @@ from ipcni.settings import Settings
 from tests.lab import BIN
 from tests.nowhere import Nowhere
 
-PLUGINS = ["bridge", "host-local", "loopback", "static"]
+PLUGINS = ["bridge", "host-local", "loopback", "portmap", "static"]
 ENV = {
     "CNI_CONTAINERID": "c1",
     "CNI_NETNS": "/run/netns/none-such",
@@ -31,7 +31,9 @@ _ROUTE = {"dst": "0.0.0.0/0", "gw": "10.0.0.1", "mtu": 1400, "advmss": 1300, "pr
 _SIX = {"subnet": "fd00::/64", "rangeStart": "fd00::3", "rangeEnd": "fd00::9", "gateway": "fd00::1"}
 _FOUR = {"subnet": "10.0.0.0/24", "rangeStart": "10.0.0.3", "rangeEnd": "10.0.0.9", "gateway": "10.0.0.1"}
 
-# Every typed key of the four plugins, with a value that is fine.
+_PORT = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": "192.0.2.1"}
+
+# Every typed key of these plugins, with a value that is fine.
 FULL: dict[str, Any] = {
     "cniVersion": "1.1.0",
     "name": "net1",
@@ -51,8 +53,14 @@ FULL: dict[str, Any] = {
     "enabledad": True,
     "disableContainerInterface": False,
     "portIsolation": True,
+    "backend": "iptables",
+    "snat": True,
+    "masqAll": True,
+    "markMasqBit": 13,
+    "conditionsV4": ["-s", "192.0.2.1"],
+    "conditionsV6": ["!", "-d", "fd00::1"],
     "args": {"cni": {"mac": "0a:58:0a:00:00:05", "ips": ["10.1.0.7/24"]}},
-    "runtimeConfig": {"mac": "0a:58:0a:00:00:05", "ips": ["10.0.0.8/24"], "ipRanges": [[_FOUR]]},
+    "runtimeConfig": {"mac": "0a:58:0a:00:00:05", "ips": ["10.0.0.8/24"], "ipRanges": [[_FOUR]], "portMappings": [_PORT]},
     "dns": _DNS,
     "ipam": {
         "type": "host-local",
@@ -128,7 +136,13 @@ def _paths(value: Any, path: Path = ()) -> Iterator[Path]:
 
 PATHS = list(_paths(FULL))
 _IPAM_READS = {"cniVersion", "name", "ipam", "args", "runtimeConfig", "prevResult", "cni.dev/valid-attachments"}
-_READS = {"bridge": set(FULL), "host-local": _IPAM_READS, "static": _IPAM_READS, "loopback": {"cniVersion", "name", "prevResult"}}
+_READS = {
+    "bridge": set(FULL),
+    "host-local": _IPAM_READS,
+    "loopback": {"cniVersion", "name", "prevResult"},
+    "portmap": {"backend", "snat", "masqAll", "markMasqBit", "conditionsV4", "conditionsV6", "runtimeConfig", "prevResult"},
+    "static": _IPAM_READS,
+}
 
 
 def _of_interest(plugin: str) -> list[Path]:

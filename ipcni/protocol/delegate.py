@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -20,6 +21,13 @@ MARK = b"ipcni plugin entry"  # stands in the head of bin/cni and of every insta
 _BUSY_TRIES = 6
 _OUT_OF_TIME, _NOT_STARTED = 124, 126  # shell.run's own statuses
 _WHY_NOT_STARTED = re.compile(r"\[Errno \d+\] ([^:]+): b?'")
+
+
+class _Versions(msgspec.Struct, frozen=True, rename="camel"):
+    """A plugin's answer to VERSION."""
+
+    cni_version: str = ""
+    supported_versions: tuple[str, ...] = ()
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -73,7 +81,7 @@ def call(req: Request, host: Host, plugin: str, stdin: bytes | None = None, verb
         with host.plugin(plugin):
             return skel.dispatch(child, host)
     if verb == "ADD":
-        return read_result(_add(host, path, env, stdin), req.version)
+        return result.decode(*answer(_add(host, path, env, stdin), req.version))
     _execute(host, path, env, stdin)
     return result.Result()
 
@@ -111,7 +119,7 @@ def run(host: Host, path: str, env: Mapping[str, str], stdin: bytes) -> Done:
 
 
 def succeeded(done: Done, path: str) -> Done:
-    """Raises the delegate's own error, or one that says how it ended without any."""
+    """Raises the plugin's own error, or one that says how it ended without any."""
     if done.status == 0:
         return done
     if why := _not_started(done, path):
@@ -138,8 +146,11 @@ def _not_started(done: Done, path: str) -> str:
     return match[1].lower() if match else ""
 
 
-def read_result(done: Done, version: str) -> result.Result:
-    """ADD's result as the plugin labelled it, `version` where it didn't. Raises CniError for something else."""
+def answer(done: Done, version: str) -> tuple[dict[str, Any], str]:
+    """ADD's result object and the version it is written in: what its label says, `version` where it has none.
+
+    Raises CniError for something else than an object or null, which is an empty one.
+    """
     if not done.out.strip():
         raise CniError("failed to unmarshal raw result: unexpected end of JSON input")
     try:
@@ -147,11 +158,26 @@ def read_result(done: Done, version: str) -> result.Result:
     except ValueError as error:
         raise CniError(f"failed to unmarshal raw result: {error}") from error
     if body is None:
-        return result.Result()
+        body = {}
     if not isinstance(body, dict):
         raise CniError("failed to unmarshal raw result: it is not an object")
     label = config.find(body, "cniVersion")
     if not isinstance(label, str) or not label:
         label = version
         body = {key: value for key, value in body.items() if key.lower() != "cniversion"}
-    return result.decode(body, label)
+    return body, label
+
+
+def versions(done: Done) -> tuple[str, ...]:
+    """What VERSION answered: the versions a plugin supports. Raises CniError `decoding version info: …` (protocol sheet 2.7)."""
+    try:
+        said = config.decode(config.parse(done.out.encode()), _Versions, prefix="")
+    except (ValueError, CniError) as error:
+        raise CniError(f"decoding version info: {error}") from error
+    if not said.cni_version:
+        raise CniError("decoding version info: missing field cniVersion")
+    if not said.supported_versions:
+        if said.cni_version == "0.2.0":
+            return ("0.1.0", "0.2.0")
+        raise CniError("decoding version info: missing field supportedVersions")
+    return said.supported_versions

@@ -142,18 +142,28 @@ def check_environment(verb: str, env: Mapping[str, str]) -> None:
         value = env.get(name, "")
         if not value:
             missing.append(name)
-        elif name == "CNI_CONTAINERID" and not _NAME.fullmatch(value):
-            raise CniError("invalid characters in containerID", errors.BAD_ENVIRONMENT, value)
+        elif name == "CNI_CONTAINERID":
+            check_container_id(value)
         elif name == "CNI_IFNAME":
             check_ifname(value)
     if missing:
         raise CniError(f"required env variables [{','.join(missing)}] missing", errors.BAD_ENVIRONMENT)
 
 
+def check_container_id(name: str) -> None:
+    """The rules for CNI_CONTAINERID (protocol sheet 1.3). Raises CniError 4."""
+    if not name:
+        raise CniError("missing containerID", errors.BAD_ENVIRONMENT)
+    if not _NAME.fullmatch(name):
+        raise CniError("invalid characters in containerID", errors.BAD_ENVIRONMENT, name)
+
+
 def check_ifname(name: str) -> None:
     """The rules for CNI_IFNAME (protocol sheet 1.3). Raises CniError 4."""
     problem, details = "", ""
-    if len(os.fsencode(name)) > 15:
+    if not name:
+        problem = "is empty"
+    elif len(os.fsencode(name)) > 15:
         problem, details = "is too long", "interface name should be less than 16 characters"
     elif name in (".", ".."):
         problem = "is . or .."

@@ -131,6 +131,4 @@ def _entry(data: bytes) -> Entry:
     if config.find(body, "kind") != _KIND:
         return Entry(result=body)  # as the first runtimes wrote it
     file = config.decode(body, _File, prefix="")
-    return Entry(
-        file.result, file.container_id, file.if_name, file.network_name, file.netns, file.cni_args, file.capability_args
-    )
+    return Entry(file.result, file.container_id, file.if_name, file.network_name, file.netns, file.cni_args, file.capability_args)

@@ -141,7 +141,7 @@ class Runner:
         are returned.
         """
         failures: list[StepFailed] = []
-        for batch in batches.coalesce(tuple(step for step in plan if not self._unneeded(step))):
+        for batch in batches.coalesce(plan):
             try:
                 self._batch(batch, failures if keep_going else None)
             except Interrupted:
@@ -202,6 +202,8 @@ class Runner:
                     self._one(step, self._execute, failures)
 
     def _one(self, step: Step, act: Callable[[Step], Done], failures: list[StepFailed] | None) -> None:
+        if self._unneeded(step):
+            return
         deadline = time.monotonic() + step.within
         while True:
             done = act(step)
