@@ -18,7 +18,7 @@ ONLY_IN = {
     "jinja2": {"shell/render.py"},
     "filelock": {"shell/locks.py"},
     "subprocess": set(),
-    "click": {f"commands/{path.name}" for path in (PACKAGE / "commands").glob("*.py")},
+    "click": {str(path.relative_to(PACKAGE)) for folder in ("commands", "cli") for path in (PACKAGE / folder).glob("*.py")},
 }
 # What imports nothing of ours but what stands here.
 PURE = {

@@ -22,7 +22,14 @@ def network(function: F) -> F:
     for decorate in reversed(
         [
             click.argument("network", required=False, default=""),
-            click.option("--conf-dir", default=conf.CONF_DIR, show_default=True, help="Folder of network configurations."),
+            click.option(
+                "--conf-dir",
+                default=conf.CONF_DIR,
+                envvar="NETCONFPATH",
+                show_default=True,
+                show_envvar=True,
+                help="Folder of network configurations.",
+            ),
             click.option("--cni-path", default="", help="Folders of plugins, colon-separated (or CNI_PATH).", metavar="DIRS"),
         ]
     ):
@@ -38,9 +45,23 @@ def attachment(function: F) -> F:
             click.option(
                 "--container-id", default="", help="The container's id (default: made from the namespace, as cnitool does)."
             ),
-            click.option("--ifname", default="eth0", show_default=True, help="The interface's name in the pod."),
-            click.option("--args", default="", help="CNI_ARGS.", metavar="K=V;…"),
-            click.option("--capability-args", default="", help="Capability arguments, by capability.", metavar="JSON"),
+            click.option(
+                "--ifname",
+                default="eth0",
+                envvar="CNI_IFNAME",
+                show_default=True,
+                show_envvar=True,
+                help="The interface's name in the pod.",
+            ),
+            click.option("--args", default="", envvar="CNI_ARGS", show_envvar=True, help="Arguments, as text.", metavar="K=V;…"),
+            click.option(
+                "--capability-args",
+                default="",
+                envvar="CAP_ARGS",
+                show_envvar=True,
+                help="Arguments, by capability.",
+                metavar="JSON",
+            ),
         ]
     ):
         function = decorate(function)
@@ -51,7 +72,7 @@ def load(name: str, folder: str) -> tuple[str, NetworkList]:
     """The network named by a file, by its name in the folder, or by nothing (the first one there); with where it was found."""
     if not name:
         return conf.first(folder)
-    if "/" in name or os.path.exists(name):
+    if "/" in name or os.path.isfile(name):
         return name, conf.from_file(name)
     return folder, conf.by_name(folder, name)
 
@@ -101,3 +122,11 @@ def _object(text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CniError("--capability-args must be a JSON object, by capability")
     return found
+
+
+def valid_attachment(text: str) -> tuple[str, str]:
+    """Container id and interface from ID/IFNAME. Raises CniError."""
+    container_id, _, ifname = text.partition("/")
+    if not (container_id and ifname):
+        raise CniError(f"no attachment: {text}", details="--valid takes CONTAINER_ID/IFNAME, as in 3f9c/eth0")
+    return container_id, ifname
