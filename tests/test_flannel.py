@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ipcni.errors import CniError
+from ipcni.parts.flannel_env import SubnetEnv, read
 from ipcni.plugins.flannel import Conf, delegate_conf
-from ipcni.plugins.flannel_env import SubnetEnv, read
 from ipcni.protocol import config
 
 E4 = "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.17.1/24\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ=true\n"

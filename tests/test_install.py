@@ -1,5 +1,6 @@
 """Installing on a node: whole files only, nothing of others lost, and the way back."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -123,10 +124,9 @@ def test_an_interrupted_install_leaves_every_plugin_callable(
         replace(src, dst)
 
     monkeypatch.setattr(os, "replace", stopping)
-    try:
+    with contextlib.suppress(CniError):  # the last numbers are beyond its last rename
         install.install(str(with_go), force=True)
-    except CniError as error:
-        assert "No space left on device" in error.msg
+    assert calls == min(failing, 1 + len(install.plugins()))
     monkeypatch.undo()
     for name in ("bridge", "host-local", "loopback", "portmap", "static"):
         content = (with_go / name).read_bytes()

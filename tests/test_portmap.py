@@ -11,7 +11,8 @@ import pytest
 from ipcni import names
 from ipcni.errors import NOT_AVAILABLE, TRY_AGAIN, CniError
 from ipcni.model import Attachment, Done, Netns
-from ipcni.plugins import portmap, portmap_conf
+from ipcni.parts import portmap_conf
+from ipcni.plugins import portmap
 from ipcni.protocol import skel
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, IpConfig, Result

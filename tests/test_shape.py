@@ -14,7 +14,7 @@ PLUGINS = sorted(path.stem.replace("_", "-") for path in (PACKAGE / "plugins").g
 
 # One module per outside thing.
 ONLY_IN = {
-    "sh": {"shell/run.py"},
+    "sh": {"shell/process.py"},
     "jinja2": {"shell/render.py"},
     "filelock": {"shell/locks.py"},
     "subprocess": set(),
@@ -58,6 +58,7 @@ def test_plugins_start_no_processes_and_read_no_environment() -> None:
         text = path.read_text()
         assert "os.environ" not in text, path
         assert "ipcni.shell.run" not in text, path
+        assert "ipcni.shell.process" not in text, path
 
 
 def test_only_the_entry_touches_the_process() -> None:

@@ -1,1 +1,1 @@
-"""What several plugins have in common: the pod's interface, masquerading, the delegate for addresses."""
+"""Pieces of plugins: what several have in common, and what would make one of them too long to read at a sitting."""

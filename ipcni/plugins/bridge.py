@@ -5,12 +5,10 @@ import msgspec
 from ipcni import names
 from ipcni.errors import CniError, StepFailed
 from ipcni.model import Plan
-from ipcni.parts import interface, ipam, masquerade
-from ipcni.parts.ipam import DnsConf, Ipam
-from ipcni.plugins import bridge_check, bridge_vlan, macspoof
-from ipcni.plugins.bridge_vlan import Trunk
+from ipcni.parts import bridge_check, bridge_link, bridge_vlan, interface, ipam, macspoof, masquerade
+from ipcni.parts.bridge_link import Conf
 from ipcni.protocol import address as addresses
-from ipcni.protocol import args, delegate, result, skel
+from ipcni.protocol import args, delegate, result
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, Result, Route
@@ -18,51 +16,6 @@ from ipcni.shell.facts import Link
 from ipcni.shell.render import render
 
 _NAME_TRIES = 3
-
-
-class _Mac(msgspec.Struct, frozen=True):
-    mac: str = ""
-
-
-class _Args(msgspec.Struct, frozen=True):
-    cni: _Mac = _Mac()
-
-
-class Conf(msgspec.Struct, frozen=True, rename="camel"):
-    """The plugin's keys; docs/plugins/bridge.md says what they do."""
-
-    bridge: str = "cni0"
-    is_gateway: bool = False
-    is_default_gateway: bool = False
-    force_address: bool = False
-    ip_masq: bool = False
-    ip_masq_backend: str | None = None
-    mtu: int = 0
-    hairpin_mode: bool = False
-    promisc_mode: bool = False
-    vlan: int = 0
-    vlan_trunk: tuple[Trunk, ...] | None = None
-    preserve_default_vlan: bool = False
-    macspoofchk: bool = False
-    enabledad: bool = False
-    disable_container_interface: bool = False
-    port_isolation: bool = False
-    args: _Args = _Args()
-    runtime_config: _Mac = _Mac()
-    ipam: Ipam = Ipam()
-    dns: DnsConf = DnsConf()
-
-    @property
-    def gateway(self) -> bool:
-        return self.is_gateway or self.is_default_gateway
-
-    @property
-    def trunk(self) -> tuple[int, ...]:
-        return bridge_vlan.ids(self.vlan_trunk or ())
-
-    @property
-    def filtering(self) -> bool:
-        return bool(self.vlan) or self.vlan_trunk is not None
 
 
 def _load(req: Request) -> tuple[Conf, str]:
@@ -84,7 +37,7 @@ def add(req: Request, host: Host) -> Result:
         raise CniError("cannot use IPAM when DisableContainerInterface flag is set")
     if not conf.ipam.type and result.layout(req.version) == result.OLD:
         raise CniError("cannot convert: no valid IP addresses", details=f"cniVersion {req.version} needs an `ipam`")
-    _check_bridge_name(conf.bridge)
+    bridge_link.check_name(conf.bridge)
     interface.check_name(req.ifname)
     try:
         mac = addresses.mac(mac) if mac else names.mac(host.facts.machine_id(), "pod", *msgspec.structs.astuple(req.attachment))
@@ -101,7 +54,7 @@ def _add(req: Request, host: Host, conf: Conf, mac: str) -> Result:
     early = bool(conf.ipam.type) and ipam.in_process(req, conf.ipam.type)
     if early:
         lease = ipam.lease(req, host, conf.ipam.type)
-    bridge = _bridge(conf, host)
+    bridge = bridge_link.ensure(conf, host)
     veth = Interface(name=_veth(req, host), mac=_veth_mac(req, host))
     plan = _port(req, host, conf, bridge, veth, mac)
     if conf.ipam.type and not early:
@@ -116,104 +69,12 @@ def _add(req: Request, host: Host, conf: Conf, mac: str) -> Result:
             home = bridge_vlan.gateway(host, bridge, conf.vlan, preserve=conf.preserve_default_vlan)
             vlan_link = Interface(name=home.name, mac=home.mac)
             found = msgspec.structs.replace(found, interfaces=(*found.interfaces, vlan_link))
-        _gateways(conf, host, home, found)
+        bridge_link.ensure_gateways(conf, host, home, found)
     _make(req, host, plan + _node_settings(conf, host, found, veth.name) + _pod(req, conf, found, veth.name))
     if conf.ip_masq and found.ips:
         tool = masquerade.backend(conf.ip_masq_backend, host)
         host.do(masquerade.add(host, req.attachment, found.ips, tool))
     return _settled(host, found, bridge)
-
-
-# -- the bridge, which all pods share: looked at first, and touched under its own lock only where something is missing
-
-
-def _check_bridge_name(name: str) -> None:
-    problem = ""
-    if not name:
-        problem = "LinkAttrs.Name cannot be empty"
-    elif len(name.encode()) > 15:
-        problem = "numerical result out of range"
-    else:
-        try:
-            skel.check_ifname(name)
-            interface.check_name(name)
-        except CniError as error:
-            problem = error.msg
-    if problem:
-        details = "`bridge` names a link: 1 to 15 bytes, no blanks, no /"
-        raise CniError(f'failed to create bridge "{name}": could not add "{name}": {problem}', details=details)
-
-
-def _bridge(conf: Conf, host: Host) -> Link:
-    """The bridge as it is, made or completed if need be."""
-    link = host.facts.link(conf.bridge)
-    if not _ready(link, conf):
-        with host.locked(f"link-{conf.bridge}"):
-            link = host.facts.link(conf.bridge)
-            made = Link(
-                name=conf.bridge,
-                mac=names.mac(host.facts.machine_id(), "bridge", conf.bridge),
-                linkinfo=bridge_vlan.new_bridge(filtering=conf.filtering),
-            )
-            if not _ready(link, conf):
-                host.do(
-                    render(
-                        "bridge/bridge.sh.j2",
-                        bridge=conf.bridge,
-                        exists=link is not None,
-                        mac=made.mac,
-                        mtu=max(conf.mtu, 0),
-                        filtering=conf.filtering,
-                        promisc=conf.promisc_mode,
-                    )
-                )
-                link = host.facts.link(conf.bridge) or made
-    if link is None:
-        raise CniError(f'failed to create bridge "{conf.bridge}": it is not there')
-    return link
-
-
-def _ready(link: Link | None, conf: Conf) -> bool:
-    if link is None:
-        return False
-    if link.kind != "bridge":
-        raise CniError(
-            f'failed to create bridge "{conf.bridge}": "{conf.bridge}" already exists but is not a bridge',
-            details=f"`ip -d link show dev {conf.bridge}` shows what it is; name another one with `bridge`",
-        )
-    return link.up and (not conf.promisc_mode or link.promiscuity > 0)
-
-
-def _gateways(conf: Conf, host: Host, link: Link, found: Result) -> None:
-    """Gives the bridge (or its VLAN link) the gateway addresses it lacks."""
-    wanted = sorted({f"{ip.gateway}/{ip.address.partition('/')[2]}" for ip in found.ips}, key=lambda a: ":" in a)
-    if all(address in {there.text for there in link.addresses} for address in wanted):
-        return
-    with host.locked(f"link-{link.name}"):
-        link = host.facts.link(link.name) or link
-        have = [there.text for there in link.addresses]
-        missing = [address for address in wanted if address not in have]
-        conflicts = [there for address in missing for there in have if _conflict(address, there)]
-        if conflicts and not conf.force_address:
-            raise CniError(
-                f'failed to set bridge addr: "{link.name}" already has an IP address different from {missing[0]}',
-                details=f"it has {', '.join(conflicts)}; if that is left over from another network, remove it "
-                f"(`ip addr del {conflicts[0]} dev {link.name}`) or set `forceAddress`",
-            )
-        if missing:
-            mac = link.mac if link.mac.strip("0:") else names.mac(host.facts.machine_id(), "bridge", link.name)
-            host.do(
-                render(
-                    "bridge/gateway.sh.j2", link=link.name, mac=mac, addresses=missing, conflicts=list(dict.fromkeys(conflicts))
-                )
-            )
-
-
-def _conflict(address: str, there: str) -> bool:
-    mine, other = addresses.cidr(address), addresses.cidr(there)
-    if mine.version != other.version:
-        return False
-    return mine.version == 4 or mine.ip in other.network or other.ip in mine.network
 
 
 # -- the pod's own part
@@ -245,7 +106,7 @@ def _port(req: Request, host: Host, conf: Conf, bridge: Link, veth: Interface, m
         isolated="on" if conf.port_isolation else "off",
     )
     plan += bridge_vlan.port(veth.name, bridge, conf.vlan, conf.trunk, preserve=conf.preserve_default_vlan)
-    return plan + (macspoof.add(req.attachment, veth.name, mac) if conf.macspoofchk else ())
+    return plan + (macspoof.add(host, req.attachment, veth.name, mac) if conf.macspoofchk else ())
 
 
 def _make(req: Request, host: Host, plan: Plan) -> None:
@@ -377,7 +238,6 @@ def gc(req: Request, host: Host) -> None:
     problems: list[CniError] = []
     if valid is not None:
         problems += host.do(masquerade.gc(host, req.network, valid), keep_going=True)
-        problems += host.do(macspoof.gc(host, req.network, valid), keep_going=True)
     if conf.ipam.type:
         try:
             delegate.call(req, host, conf.ipam.type)

@@ -9,7 +9,7 @@ import msgspec
 
 from ipcni import names
 from ipcni.errors import NOT_AVAILABLE, CniError
-from ipcni.plugins.flannel_env import SubnetEnv, read
+from ipcni.parts.flannel_env import SubnetEnv, read
 from ipcni.protocol import config, delegate, result
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import VALID_ATTACHMENTS, Request

@@ -5,8 +5,8 @@ import contextlib
 from ipcni import names
 from ipcni.errors import NOT_AVAILABLE, CniError
 from ipcni.model import Attachment, Plan
-from ipcni.plugins import portmap_iptables, portmap_nft
-from ipcni.plugins.portmap_conf import IPTABLES, NFTABLES, Conf, Flow, Ports, automatic, load, published
+from ipcni.parts import portmap_iptables, portmap_nft
+from ipcni.parts.portmap_conf import IPTABLES, NFTABLES, Conf, Flow, Ports, automatic, load, published
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Result

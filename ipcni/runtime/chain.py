@@ -101,7 +101,7 @@ class Runtime(msgspec.Struct, frozen=True):
                 with _collected(problems, f"failed to GC plugin {plugin['type']}"):
                     self._call("GC", net, index, Attachment(), request_for(net, index, None, {}, valid))
         if problems:
-            raise CniError("\n".join(problems))
+            raise CniError("\n".join(map(str, problems)))
 
     def status(self, net: NetworkList) -> None:
         """STATUS of every plugin. Raises the first failure with its code."""
@@ -115,16 +115,17 @@ class Runtime(msgspec.Struct, frozen=True):
 
         Raises one CniError with all that is wrong.
         """
-        problems: list[str] = []
+        problems: list[CniError] = []
         for plugin in net.plugins:
             with _collected(problems):
                 self._speaks(plugin["type"], net.version or "0.1.0")
         if problems:
-            raise CniError(f"[{' '.join(problems)}]")
+            details = "; ".join(each.details for each in problems if each.details)
+            raise CniError(f"[{' '.join(each.msg for each in problems)}]", details=details)
         return frozenset(name for plugin in net.plugins for name in _capabilities(plugin))
 
-    def _delete_stale(self, net: NetworkList, valid: tuple[tuple[str, str], ...]) -> list[str]:
-        problems: list[str] = []
+    def _delete_stale(self, net: NetworkList, valid: tuple[tuple[str, str], ...]) -> list[CniError]:
+        problems: list[CniError] = []
         for entry in self.cache.attachments(net.name):
             if (entry.container_id, entry.ifname) in valid:
                 continue
@@ -216,13 +217,14 @@ def _told(plugin: Json, verb: str) -> Iterator[None]:
     except CniError as error:
         name = config.find(plugin, "name")
         named = f" name={quote(name)}" if name else ""
-        raise CniError(f"plugin type={quote(plugin['type'])}{named} failed ({verb}): {error}", error.code) from error
+        what = f"plugin type={quote(plugin['type'])}{named} failed ({verb})"
+        raise CniError(f"{what}: {error.msg}", error.code, error.details) from error
 
 
 @contextlib.contextmanager
-def _collected(problems: list[str], what: str = "") -> Iterator[None]:
+def _collected(problems: list[CniError], what: str = "") -> Iterator[None]:
     """A failure inside is put with the others."""
     try:
         yield
     except CniError as error:
-        problems.append(f"{what}: {error}" if what else str(error))
+        problems.append(CniError(f"{what}: {error.msg}" if what else error.msg, error.code, error.details))

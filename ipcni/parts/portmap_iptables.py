@@ -11,7 +11,7 @@ import msgspec
 from ipcni import names
 from ipcni.errors import INTERNAL, TRY_AGAIN, CniError
 from ipcni.model import Attachment, Family, Plan
-from ipcni.plugins.portmap_conf import Flow, Ports, everything, host_prefix
+from ipcni.parts.portmap_conf import Flow, Ports, everything, host_prefix
 from ipcni.protocol.host import Host
 from ipcni.shell.facts import Rules, iptables
 from ipcni.shell.render import render

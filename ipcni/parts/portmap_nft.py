@@ -2,7 +2,7 @@
 
 from ipcni.errors import CniError
 from ipcni.model import Attachment, Family, Plan
-from ipcni.plugins.portmap_conf import Flow, Mapping, Ports, everything, word
+from ipcni.parts.portmap_conf import Flow, Mapping, Ports, everything, word
 from ipcni.protocol.host import Host
 from ipcni.shell.facts import NftRule
 from ipcni.shell.render import render

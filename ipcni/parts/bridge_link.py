@@ -1,0 +1,153 @@
+"""The bridge that all pods of a network share: looked at first, and touched under its own lock only where something is missing.
+
+Main sheet 2.3, steps 1 and 8.
+"""
+
+import msgspec
+
+from ipcni import names
+from ipcni.errors import CniError
+from ipcni.parts import bridge_vlan, interface
+from ipcni.parts.bridge_vlan import Trunk
+from ipcni.parts.ipam import DnsConf, Ipam
+from ipcni.protocol import address as addresses
+from ipcni.protocol import skel
+from ipcni.protocol.host import Host
+from ipcni.protocol.result import Result
+from ipcni.shell.facts import Link
+from ipcni.shell.render import render
+
+
+class _Mac(msgspec.Struct, frozen=True):
+    mac: str = ""
+
+
+class _Args(msgspec.Struct, frozen=True):
+    cni: _Mac = _Mac()
+
+
+class Conf(msgspec.Struct, frozen=True, rename="camel"):
+    """The plugin's keys; docs/plugins/bridge.md says what they do."""
+
+    bridge: str = "cni0"
+    is_gateway: bool = False
+    is_default_gateway: bool = False
+    force_address: bool = False
+    ip_masq: bool = False
+    ip_masq_backend: str | None = None
+    mtu: int = 0
+    hairpin_mode: bool = False
+    promisc_mode: bool = False
+    vlan: int = 0
+    vlan_trunk: tuple[Trunk, ...] | None = None
+    preserve_default_vlan: bool = False
+    macspoofchk: bool = False
+    enabledad: bool = False
+    disable_container_interface: bool = False
+    port_isolation: bool = False
+    args: _Args = _Args()
+    runtime_config: _Mac = _Mac()
+    ipam: Ipam = Ipam()
+    dns: DnsConf = DnsConf()
+
+    @property
+    def gateway(self) -> bool:
+        return self.is_gateway or self.is_default_gateway
+
+    @property
+    def trunk(self) -> tuple[int, ...]:
+        return bridge_vlan.ids(self.vlan_trunk or ())
+
+    @property
+    def filtering(self) -> bool:
+        return bool(self.vlan) or self.vlan_trunk is not None
+
+
+def check_name(name: str) -> None:
+    """Refuses what cannot be a link's name. Raises CniError in the reference's words."""
+    problem = ""
+    if not name:
+        problem = "LinkAttrs.Name cannot be empty"
+    elif len(name.encode()) > 15:
+        problem = "numerical result out of range"
+    else:
+        try:
+            skel.check_ifname(name)
+            interface.check_name(name)
+        except CniError as error:
+            problem = error.msg
+    if problem:
+        details = "`bridge` names a link: 1 to 15 bytes, no blanks, no /"
+        raise CniError(f'failed to create bridge "{name}": could not add "{name}": {problem}', details=details)
+
+
+def ensure(conf: Conf, host: Host) -> Link:
+    """The bridge as it is, made or completed if need be."""
+    link = host.facts.link(conf.bridge)
+    if not _ready(link, conf):
+        with host.locked(f"link-{conf.bridge}"):
+            link = host.facts.link(conf.bridge)
+            made = Link(
+                name=conf.bridge,
+                mac=names.mac(host.facts.machine_id(), "bridge", conf.bridge),
+                linkinfo=bridge_vlan.new_bridge(filtering=conf.filtering),
+            )
+            if not _ready(link, conf):
+                host.do(
+                    render(
+                        "bridge/bridge.sh.j2",
+                        bridge=conf.bridge,
+                        exists=link is not None,
+                        mac=made.mac,
+                        mtu=max(conf.mtu, 0),
+                        filtering=conf.filtering,
+                        promisc=conf.promisc_mode,
+                    )
+                )
+                link = host.facts.link(conf.bridge) or made
+    if link is None:
+        raise CniError(f'failed to create bridge "{conf.bridge}": it is not there')
+    return link
+
+
+def _ready(link: Link | None, conf: Conf) -> bool:
+    if link is None:
+        return False
+    if link.kind != "bridge":
+        raise CniError(
+            f'failed to create bridge "{conf.bridge}": "{conf.bridge}" already exists but is not a bridge',
+            details=f"`ip -d link show dev {conf.bridge}` shows what it is; name another one with `bridge`",
+        )
+    return link.up and (not conf.promisc_mode or link.promiscuity > 0)
+
+
+def ensure_gateways(conf: Conf, host: Host, link: Link, found: Result) -> None:
+    """Gives the bridge (or its VLAN link) the gateway addresses it lacks."""
+    wanted = sorted({f"{ip.gateway}/{ip.address.partition('/')[2]}" for ip in found.ips}, key=lambda a: ":" in a)
+    if all(address in {there.text for there in link.addresses} for address in wanted):
+        return
+    with host.locked(f"link-{link.name}"):
+        link = host.facts.link(link.name) or link
+        have = [there.text for there in link.addresses]
+        missing = [address for address in wanted if address not in have]
+        conflicts = [there for address in missing for there in have if _conflict(address, there)]
+        if conflicts and not conf.force_address:
+            raise CniError(
+                f'failed to set bridge addr: "{link.name}" already has an IP address different from {missing[0]}',
+                details=f"it has {', '.join(conflicts)}; if that is left over from another network, remove it "
+                f"(`ip addr del {conflicts[0]} dev {link.name}`) or set `forceAddress`",
+            )
+        if missing:
+            mac = link.mac if link.mac.strip("0:") else names.mac(host.facts.machine_id(), "bridge", link.name)
+            host.do(
+                render(
+                    "bridge/gateway.sh.j2", link=link.name, mac=mac, addresses=missing, conflicts=list(dict.fromkeys(conflicts))
+                )
+            )
+
+
+def _conflict(address: str, there: str) -> bool:
+    mine, other = addresses.cidr(address), addresses.cidr(there)
+    if mine.version != other.version:
+        return False
+    return mine.version == 4 or mine.ip in other.network or other.ip in mine.network

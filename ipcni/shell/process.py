@@ -1,0 +1,73 @@
+"""Starting programs: the only module that does, and it does so through `sh`."""
+
+import contextlib
+import shutil
+import threading
+import time
+from collections.abc import Mapping
+
+import sh
+
+from ipcni.model import Done
+
+STANDARD_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+_ANY_STATUS = tuple(range(-64, 256))
+
+
+def search_path(env: Mapping[str, str]) -> str:
+    """The caller's PATH and behind it the standard folders: runtimes often hand over a poor one."""
+    given = [folder for folder in env.get("PATH", "").split(":") if folder.startswith("/")]
+    return ":".join(dict.fromkeys((*given, *STANDARD_PATH)))
+
+
+def process(argv: tuple[str, ...], stdin: str | bytes, env: Mapping[str, str], timeout: float, keep: set[int]) -> Done:
+    """Runs one program to its end, `timeout` seconds at most, with no other descriptors than `keep`."""
+    started = time.monotonic()
+    path = argv[0] if "/" in argv[0] else shutil.which(argv[0], path=env.get("PATH", ""))
+    if path is None:
+        return Done(127, "", f"{argv[0]}: not found in {env.get('PATH')}", 0)
+    late = threading.Event()
+    try:
+        command = sh.Command(path)
+        running = command(
+            *argv[1:],
+            _in=stdin,
+            _env=dict(env),
+            _tty_out=False,
+            _ok_code=_ANY_STATUS,
+            _bg=True,
+            _bg_exc=False,
+            _new_group=True,
+            _pass_fds=keep or {2},
+        )
+    except (sh.CommandNotFound, sh.ForkException, OSError) as error:
+        return Done(126, "", str(error).strip().splitlines()[-1], _ms(started))
+
+    def stop() -> None:
+        late.set()
+        with contextlib.suppress(OSError):
+            running.kill_group()
+
+    alarm = threading.Timer(timeout, stop)
+    alarm.daemon = True
+    alarm.start()
+    try:
+        running.wait()
+    except BaseException:
+        with contextlib.suppress(OSError):
+            running.kill_group()
+        raise
+    finally:
+        alarm.cancel()
+    out, err = (_text(stream) for stream in (running.stdout, running.stderr))
+    if late.is_set():
+        return Done(124, out, err + f"{argv[0]}: killed after {timeout:g} s", _ms(started))
+    return Done(running.exit_code, out, err, _ms(started))
+
+
+def _text(stream: bytes | str | None) -> str:
+    return stream.decode("utf-8", "replace") if isinstance(stream, bytes) else stream or ""
+
+
+def _ms(started: float) -> float:
+    return round((time.monotonic() - started) * 1000, 2)
