@@ -1,11 +1,9 @@
 """The protocol sheet's runtime cases (10.8, R1 to R40): lists of stub plugins, called as libcni calls them."""
 
 import base64
-import dataclasses
 import json
 import os
 import pathlib
-import shlex
 import stat
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +18,7 @@ from ipcni.runtime.chain import Attachment, Runtime, Valid, request_for
 from ipcni.settings import Settings
 from ipcni.shell.run import Runner
 from tests.lab import ENTRY_PATH
+from tests.stubs import Stubs
 
 NET = "net1"
 AT = Attachment("c1", "/run/netns/pod1", "eth0", (("IgnoreUnknown", "1"), ("A", "b")), {"mac": "0a:58:0a:2c:00:05"})
@@ -30,46 +29,14 @@ BOOM = '{"code":107,"msg":"boom","details":"dd"}'
 VALID, VALID_TOO = "cni.dev/valid-attachments", "cni.dev/attachments"
 
 
-@dataclasses.dataclass(frozen=True)
-class Call:
-    """One call of a stub: what it saw."""
-
-    plugin: str
-    env: dict[str, str]
-    stdin: bytes
-
-    @property
-    def verb(self) -> str:
-        return self.env["CNI_COMMAND"]
-
-    @property
-    def conf(self) -> Any:
-        return json.loads(self.stdin)
-
-
-class Bench:
+class Bench(Stubs):
     """A folder of stub plugins, and a runtime that calls them."""
 
     def __init__(self, folder: pathlib.Path) -> None:
-        self.folder = folder
-        self.bin = folder / "bin"
+        super().__init__(folder)
         self.cache_dir = folder / "var" / "cni"
-        (folder / "calls").mkdir()
-        self.bin.mkdir()
         env = {"PATH": ENTRY_PATH, "CNI_ARGS": "inherited", "FOREIGN": "x"}
         self.runtime = Runtime(Runner(Settings(), env), env, str(self.bin), Cache(str(self.cache_dir)))
-
-    def stub(self, name: str, out: object = FIVE, *, status: int = 0, err: str = "", verb: str = "ADD") -> None:
-        """A plugin that prints and exits so when it is asked for `verb`, and succeeds quietly for the other ones."""
-        text = out if isinstance(out, str) else json.dumps(out)
-        answers = self.folder / f"{name}.{verb}"
-        answers.write_text(f"printf %s {shlex.quote(text)}; printf %s {shlex.quote(err)} >&2; exit {status}\n")
-        path = self.bin / name
-        path.write_text(
-            f"#!/bin/sh\ncd {self.folder}\ncall=calls/$(ls calls | wc -l)\nmkdir $call\necho {name} > $call/plugin\n"
-            f"cat /proc/$$/environ > $call/env\ncat > $call/stdin\n[ ! -f {name}.$CNI_COMMAND ] || . ./{name}.$CNI_COMMAND\n"
-        )
-        path.chmod(0o755)
 
     def network(self, *plugins: dict[str, Any] | str, version: str | None = "1.1.0", **more: Any) -> conf.NetworkList:
         """A list as loaded from a file; a plugin given by name is nothing but its type."""
@@ -79,20 +46,6 @@ class Bench:
         path = self.folder / "net.conflist"
         path.write_text(json.dumps(body))
         return conf.from_file(str(path))
-
-    @property
-    def calls(self) -> list[Call]:
-        found = []
-        for folder in sorted((self.folder / "calls").iterdir(), key=lambda each: int(each.name)):
-            text = os.fsdecode((folder / "env").read_bytes())
-            env = dict(pair.split("=", 1) for pair in text.split("\0") if pair)
-            found.append(Call((folder / "plugin").read_text().strip(), env, (folder / "stdin").read_bytes()))
-        return found
-
-    @property
-    def told(self) -> list[str]:
-        """The calls in short: `a ADD`."""
-        return [f"{call.plugin} {call.verb}" for call in self.calls]
 
     def file(self, container_id: str = "c1", network: str = NET) -> pathlib.Path:
         return self.cache_dir / "results" / f"{network}-{container_id}-eth0"

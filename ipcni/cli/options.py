@@ -72,7 +72,7 @@ def load(name: str, folder: str) -> tuple[str, NetworkList]:
     """The network named by a file, by its name in the folder, or by nothing (the first one there); with where it was found."""
     if not name:
         return conf.first(folder)
-    if "/" in name or os.path.isfile(name):
+    if "/" in name or name.endswith(conf.ENDINGS):  # whatever else lies in the working directory is not meant
         return name, conf.from_file(name)
     return folder, conf.by_name(folder, name)
 
@@ -89,7 +89,7 @@ def build(given: Mapping[str, str], *, required: bool) -> Attachment:
     netns = netns_path(given["netns"])
     container_id = given["container_id"]
     if required and not netns and not container_id:
-        raise CniError("which pod?", details="give --netns NAME|PATH, or --container-id where its namespace is gone")
+        raise CniError("no pod is named", details="give --netns NAME|PATH, or --container-id where its namespace is gone")
     return Attachment(
         container_id=container_id or (cnitool_id(netns) if netns else ""),
         netns=netns,

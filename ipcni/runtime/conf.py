@@ -15,6 +15,7 @@ from ipcni.protocol.result import Dns
 CONF_DIR = "/etc/cni/net.d"
 _LISTS = (".conflist",)
 _SINGLES = (".conf", ".json")
+ENDINGS = (*_LISTS, *_SINGLES)
 _LIST = "error parsing configuration list: "
 _SINGLE = "error parsing configuration: "
 _GO_TYPES = {
@@ -96,7 +97,7 @@ def first(folder: str) -> tuple[str, NetworkList]:
     Raises CniError that tells what is wrong with each where none is.
     """
     problems = []
-    for path in _files(folder, (*_LISTS, *_SINGLES)):
+    for path in _files(folder, ENDINGS):
         try:
             return path, _by_ending(path)
         except CniError as error:
