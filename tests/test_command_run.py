@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ipcni.cli import options
-from tests.lab import BIN, ENTRY_PATH, Answer, Node
+from tests.lab import BIN, ENTRY_PATH, GO, Answer, Node
 from tests.stubs import Stubs
 
 IPCNI = str(BIN / "ipcni")
@@ -153,6 +153,10 @@ def test_a_plugins_stderr_passes_through(tool: Tool) -> None:
         (["ADD", "./none", "--netns", "blue"], "error reading ./none: No such file or directory"),
         (["ADD", "net"], "no pod is named; give --netns NAME|PATH, or --container-id where its namespace is gone"),
         (["ADD", "net", "--netns", "blue", "--args", "A"], 'invalid CNI_ARGS pair "A"; --args takes K=V;K2=V2'),
+        (
+            ["ADD", "net", "--netns", "blue", "--capability-args", '{"mac":NaN}'],
+            "--capability-args is no JSON: invalid literal NaN",
+        ),
         (["ADD", "net", "--netns", "blue", "--capability-args", "[]"], "--capability-args must be a JSON object, by capability"),
         (["GC", "net", "--valid", "c1"], "no attachment: c1; --valid takes CONTAINER_ID/IFNAME, as in 3f9c/eth0"),
         (
@@ -193,16 +197,17 @@ def test_a_namespaces_path() -> None:
     assert options.netns_path("ns/../x") == f"{os.getcwd()}/x"
 
 
-def test_with_real_plugins(node: Node, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(("suite", "version"), [(BIN, "1.1.0"), (GO, "1.0.0")], ids=["ours", "go"])
+def test_with_real_plugins(node: Node, tmp_path: pathlib.Path, suite: pathlib.Path, version: str) -> None:
     """loopback and bridge with host-local, in a pod: what ADD made CHECK finds, and DEL takes away."""
     pod = node.pod()
     conf = tmp_path / "net.conflist"
     ipam = {"type": "host-local", "subnet": "10.9.0.0/24", "dataDir": node.data_dir}
     plugins = [{"type": "bridge", "isGateway": True, "ipam": ipam}, {"type": "loopback"}]
-    conf.write_text(json.dumps({"cniVersion": "1.1.0", "name": "net", "plugins": plugins}))
+    conf.write_text(json.dumps({"cniVersion": version, "name": "net", "plugins": plugins}))
 
     def run(verb: str) -> Answer:
-        words = ["run", verb, str(conf), "--netns", pod.name, "--cni-path", str(BIN), "--cache-dir", str(tmp_path / "cache")]
+        words = ["run", verb, str(conf), "--netns", pod.name, "--cni-path", str(suite), "--cache-dir", str(tmp_path / "cache")]
         done = subprocess.run(["ip", "netns", "exec", node.name, IPCNI, *words], env=node.env, capture_output=True, check=False)
         return Answer(done.returncode, done.stdout, done.stderr.decode())
 

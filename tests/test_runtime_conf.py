@@ -125,6 +125,7 @@ LISTS: list[tuple[object, str]] = [
         listed("a", cniVersion="1.2.3.4", cniVersions=[]),
         f'{LIST}invalid cniVersion 1.2.3.4: invalid version "1.2.3.4": too many parts',
     ),
+    (listed("a", name="a\0b"), 'error reading "{0}/a\\x00b": embedded null byte'),
     (listed("a", disableGC=[]), f"{LIST}invalid type []interface {{}} for disableGC"),
     (listed("a", disableGC=None), f"{LIST}invalid type <nil> for disableGC"),
     ({"name": "n", "plugins": None}, f"{LIST}invalid 'plugins' type <nil>"),
@@ -152,7 +153,8 @@ LISTS: list[tuple[object, str]] = [
 def test_what_no_list_can_be(tmp_path: pathlib.Path, content: object, message: str) -> None:
     folder = fill(tmp_path, {"10.conflist": content})
     error = failure(conf.by_name, folder, "n")
-    assert error.msg.startswith(message[:-1]) if message.endswith("…") else error.msg == message
+    expected = message.replace("{0}", folder)
+    assert error.msg.startswith(expected[:-1]) if expected.endswith("…") else error.msg == expected
     assert error.details == f"in {folder}/10.conflist"
 
 
@@ -221,7 +223,7 @@ def test_an_unreadable_file(tmp_path: pathlib.Path) -> None:
         == f"error reading {tmp_path}/none.conflist: No such file or directory"
     )
     (tmp_path / "x").write_text("")
-    assert failure(conf.by_name, f"{tmp_path}/x", "n").msg == f"error reading {tmp_path}/x: Not a directory"
+    assert failure(conf.by_name, f"{tmp_path}/x", "n").msg == f'error reading "{tmp_path}/x": Not a directory'
 
 
 @pytest.mark.parametrize(

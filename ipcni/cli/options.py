@@ -1,7 +1,6 @@
 """The options by which a network and an attachment are named on the command line."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ import click
 
 from ipcni.errors import CniError
 from ipcni.model import NAMED_NETNS
+from ipcni.protocol import config
 from ipcni.runtime import conf
 from ipcni.runtime.chain import Attachment
 from ipcni.runtime.conf import NetworkList
@@ -116,7 +116,7 @@ def _pairs(text: str) -> tuple[tuple[str, str], ...]:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text or "{}")
+        found = config.parse(os.fsencode(text or "{}"))
     except ValueError as error:
         raise CniError(f"--capability-args is no JSON: {error}") from error
     if not isinstance(found, dict):

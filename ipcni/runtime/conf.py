@@ -10,6 +10,7 @@ import msgspec
 
 from ipcni.errors import CniError
 from ipcni.protocol import config, skel
+from ipcni.protocol.quoting import quote
 from ipcni.protocol.result import Dns
 
 CONF_DIR = "/etc/cni/net.d"
@@ -245,8 +246,8 @@ def _files(folder: str, endings: tuple[str, ...]) -> list[str]:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
-    except OSError as error:
-        raise CniError(f"error reading {folder}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a network's name with a NUL in it
+        raise CniError(f"error reading {quote(folder)}: {getattr(error, 'strerror', error)}") from error
     paths = (os.path.join(folder, name) for name in names if "." in name and name[name.rindex(".") :] in endings)
     return sorted((path for path in paths if not os.path.isdir(path)), key=os.fsencode)
 
