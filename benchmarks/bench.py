@@ -87,10 +87,11 @@ class Side:
         """Processes one steady ADD starts, from the journal."""
         adds = [line for line in self.node.journal() if line["verb"] == "ADD"]
         plugins = [conf["type"] for conf in self.chains[chain]]
-        found = []
-        for line in adds:
-            if line["plugin"] in plugins:
-                found.append(sum(1 for command in line["commands"] if "argv" in command and command["argv"][0] not in FILES))
+        found = [
+            sum(1 for command in line["commands"] if "argv" in command and command["argv"][0] not in FILES)
+            for line in adds
+            if line["plugin"] in plugins
+        ]
         return statistics.median(found) * len(plugins)
 
 

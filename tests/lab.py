@@ -56,8 +56,8 @@ class Pod:
         """What `ip -j -n POD …` answers."""
         return json.loads(sh("ip", "-n", self.name, "-j", *args) or "[]")
 
-    def run(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return run("ip", "netns", "exec", self.name, *argv, check=check)
+    def run(self, *argv: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        return run("ip", "netns", "exec", self.name, *argv, check=check, **options)
 
     def sysctl(self, key: str) -> str:
         """A kernel setting, by its path below /proc/sys."""
