@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ipcni.errors import CniError
-from ipcni.runtime import conf
+from ipcni.protocol import config
+from ipcni.runtime import chain, conf
 from ipcni.runtime.conf import NetworkList
 
 LIST = "error parsing configuration list: "
@@ -269,3 +272,29 @@ def test_no_valid_one_at_all(tmp_path: pathlib.Path) -> None:
     assert f"in {folder}/00.conflist:1:2" in error.details
     assert f"{SINGLE}missing 'type'; in {folder}/10.conf" in error.details
     assert failure(conf.first, f"{folder}/none").msg == f"no net configurations found in {folder}/none"
+
+
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)
+_VALUES = st.recursive(
+    _LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+)
+_PLUGINS = st.fixed_dictionaries(
+    {"type": st.just("a")}, optional=dict.fromkeys(("name", "capabilities", "ipam", "dns", "prevResult", "Capabilities"), _VALUES)
+)
+_BODIES = st.fixed_dictionaries(
+    {"name": st.just("n") | _VALUES, "plugins": st.lists(_PLUGINS, min_size=1, max_size=2) | _VALUES},
+    optional=dict.fromkeys(("cniVersion", "cniVersions", "disableCheck", "loadOnlyInlinedPlugins"), _VALUES),
+)
+
+
+@given(_BODIES, st.dictionaries(st.text(max_size=4), _VALUES, max_size=2))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_written_is_refused_or_can_be_sent(tmp_path: pathlib.Path, body: object, given_args: dict[str, Any]) -> None:
+    path = tmp_path / "x.conflist"
+    path.write_text(json.dumps(body))
+    try:
+        net = conf.from_file(str(path))
+    except CniError:
+        return
+    for index in range(len(net.plugins)):
+        assert json.loads(config.dump(chain.request_for(net, index, {}, given_args)))["type"] == net.plugins[index]["type"]
