@@ -1,5 +1,6 @@
 """What a runtime would have the plugins do: the same code, on a host that only says it (shell.show.Printer)."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -62,7 +63,8 @@ class Listed:
 
     def stdin(self, index: int, verb: str, answer: Json | None, at: Attachment) -> bytes:
         if verb != "ADD":
-            answer = runtime.cached_result(self._cache, self._net, at)
+            with contextlib.suppress(CniError) if verb == "DEL" else contextlib.nullcontext():  # DEL needs no result
+                answer = runtime.cached_result(self._cache, self._net, at)
         return config.dump(config.in_order(runtime.request_for(self._net, index, answer, at.capability_args)))
 
 
