@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ import sh
 from ipcni.model import Done
 
 STANDARD_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+_GRACE = 5  # seconds
 _ANY_STATUS = tuple(range(-64, 256))
 
 
@@ -54,8 +56,15 @@ def process(argv: tuple[str, ...], stdin: str | bytes, env: Mapping[str, str], t
     try:
         running.wait()
     except BaseException:
+        # We are to stop. A plugin of ours undoes what it did when it is asked to; the time for that is bounded.
+        alarm.cancel()
+        alarm = threading.Timer(_GRACE, stop)
+        alarm.daemon = True
+        alarm.start()
         with contextlib.suppress(OSError):
-            running.kill_group()
+            running.signal_group(signal.SIGTERM)
+        with contextlib.suppress(Exception):
+            running.wait()
         raise
     finally:
         alarm.cancel()
