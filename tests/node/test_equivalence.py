@@ -32,6 +32,7 @@ PORTMAP = {"type": "portmap", "capabilities": {"portMappings": True}}
 CHAINS: dict[str, list[dict[str, Any]]] = {
     "loopback": [{"type": "loopback"}],
     "bridge": [{"type": "bridge", "ipam": V4}],
+    "bridge and static": [{**GATEWAY, "ipam": {"type": "static", "addresses": [{"address": "10.7.0.9/24"}]}}],
     "bridge without addresses": [{"type": "bridge", "bridge": "l2"}],
     "bridge, no interface": [{"type": "bridge", "disableContainerInterface": True}],
     "bridge, dual stack gateway": [{**GATEWAY, "ipam": DUAL, "hairpinMode": True, "mtu": 1400}],
