@@ -84,7 +84,7 @@ def check_name(name: str) -> None:
 def ensure(conf: Conf, host: Host) -> Link:
     """The bridge as it is, made or completed if need be."""
     link = host.facts.link(conf.bridge)
-    if not _ready(link, conf):
+    if not _ready(link, conf, host):
         with host.locked(f"link-{conf.bridge}"):
             link = host.facts.link(conf.bridge)
             made = Link(
@@ -92,7 +92,7 @@ def ensure(conf: Conf, host: Host) -> Link:
                 mac=names.mac(host.facts.machine_id(), "bridge", conf.bridge),
                 linkinfo=bridge_vlan.new_bridge(filtering=conf.filtering),
             )
-            if not _ready(link, conf):
+            if not _ready(link, conf, host):
                 host.do(
                     render(
                         "bridge/bridge.sh.j2",
@@ -107,10 +107,13 @@ def ensure(conf: Conf, host: Host) -> Link:
                 link = host.facts.link(conf.bridge) or made
     if link is None:
         raise CniError(f'failed to create bridge "{conf.bridge}": it is not there')
+    if conf.filtering and not link.linkinfo.info_data.vlan_filtering:
+        # Switching it on would cut off whoever uses the bridge already.
+        host.note(f"{link.name} does not filter VLANs: the VLANs of the configuration have no effect")
     return link
 
 
-def _ready(link: Link | None, conf: Conf) -> bool:
+def _ready(link: Link | None, conf: Conf, host: Host) -> bool:
     if link is None:
         return False
     if link.kind != "bridge":
@@ -118,32 +121,33 @@ def _ready(link: Link | None, conf: Conf) -> bool:
             f'failed to create bridge "{conf.bridge}": "{conf.bridge}" already exists but is not a bridge',
             details=f"`ip -d link show dev {conf.bridge}` shows what it is; name another one with `bridge`",
         )
-    return link.up and (not conf.promisc_mode or link.promiscuity > 0)
+    quiet = host.facts.sysctl(f"net/ipv6/conf/{link.name}/accept_ra") in (None, "0")
+    return link.up and quiet and (not conf.promisc_mode or link.promiscuity > 0)
 
 
 def ensure_gateways(conf: Conf, host: Host, link: Link, found: Result) -> None:
     """Gives the bridge (or its VLAN link) the gateway addresses it lacks."""
-    wanted = sorted({f"{ip.gateway}/{ip.address.partition('/')[2]}" for ip in found.ips}, key=lambda a: ":" in a)
+    listed = dict.fromkeys(f"{ip.gateway}/{ip.address.partition('/')[2]}" for ip in found.ips)
+    wanted = sorted(listed, key=addresses.family)
+    before = link.mac
     if all(address in {there.text for there in link.addresses} for address in wanted):
         return
     with host.locked(f"link-{link.name}"):
         link = host.facts.link(link.name) or link
         have = [there.text for there in link.addresses]
         missing = [address for address in wanted if address not in have]
-        conflicts = [there for address in missing for there in have if _conflict(address, there)]
+        conflicts = {there: address for address in missing for there in have if there not in wanted and _conflict(address, there)}
         if conflicts and not conf.force_address:
+            other, address = next(iter(conflicts.items()))
             raise CniError(
-                f'failed to set bridge addr: "{link.name}" already has an IP address different from {missing[0]}',
+                f'failed to set bridge addr: "{link.name}" already has an IP address different from {address}',
                 details=f"it has {', '.join(conflicts)}; if that is left over from another network, remove it "
-                f"(`ip addr del {conflicts[0]} dev {link.name}`) or set `forceAddress`",
+                f"(`ip addr del {other} dev {link.name}`) or set `forceAddress`",
             )
         if missing:
-            mac = link.mac if link.mac.strip("0:") else names.mac(host.facts.machine_id(), "bridge", link.name)
-            host.do(
-                render(
-                    "bridge/gateway.sh.j2", link=link.name, mac=mac, addresses=missing, conflicts=list(dict.fromkeys(conflicts))
-                )
-            )
+            # The one it had before this pod's port joined: without one of its own a bridge takes a port's, which goes with the port.
+            mac = before if before.strip("0:") else names.mac(host.facts.machine_id(), "bridge", link.name)
+            host.do(render("bridge/gateway.sh.j2", link=link.name, mac=mac, addresses=missing, conflicts=list(conflicts)))
 
 
 def _conflict(address: str, there: str) -> bool:

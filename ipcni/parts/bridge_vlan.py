@@ -74,22 +74,29 @@ def port(veth: str, bridge: Link, vlan: int, trunk: tuple[int, ...], *, preserve
 def gateway(host: Host, bridge: Link, vlan: int, *, preserve: bool) -> Link:
     """The link `<bridge>.<vlan>` that has a VLAN's gateway address, made if need be."""
     name = f"{bridge.name}.{vlan}"
-    if len(name) > 15:
+    if len(name.encode()) > 15:
         raise CniError(
             f'failed to create vlan interface: faild to create vlan gateway "{name}": numerical result out of range',
             details="`bridge` and `vlan` together make a link name of more than 15 bytes",
         )
+    made = Link(name=name, mac=names.mac(host.facts.machine_id(), "bridge", name))
     link = host.facts.link(name)
-    if link is None:
+    if not _ready(link, made):
         with host.locked(f"link-{name}"):
             link = host.facts.link(name)
-            if link is None:
-                link = Link(name=name, mac=names.mac(host.facts.machine_id(), "bridge", name))
-                host.do(_gateway_plan(bridge, link, vlan, preserve=preserve))
-    return link
+            if not _ready(link, made):
+                host.do(_gateway_plan(bridge, made, vlan, preserve=preserve))
+                link = made
+    return link or made
+
+
+def _ready(link: Link | None, made: Link) -> bool:
+    """Whether there is such a link. One of ours is set up last of all: when it is down, something cut short its making."""
+    return link is not None and (link.up or link.mac != made.mac)
 
 
 def _gateway_plan(bridge: Link, link: Link, vlan: int, *, preserve: bool) -> Plan:
     peer = names.vlan_peer(link.name)
     plan = render("bridge/vlan-gateway.sh.j2", link=link.name, mac=link.mac, peer=peer, bridge=bridge.name, mtu=bridge.mtu)
-    return plan + port(peer, bridge, vlan, (), preserve=preserve)
+    plan += port(peer, bridge, vlan, (), preserve=preserve)
+    return plan + render("bridge/vlan-gateway-up.sh.j2", link=link.name)

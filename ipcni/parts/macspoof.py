@@ -1,10 +1,30 @@
 """macspoofchk of the bridge plugin: nftables rules that drop frames with a MAC the pod was not given (main sheet 2.5)."""
 
+import re
+
+from ipcni.errors import CniError
 from ipcni.model import Attachment, Plan
 from ipcni.protocol.host import Host
+from ipcni.protocol.quoting import quote
 from ipcni.shell.render import render
 
 _TABLE = ("bridge", "nat", "PREROUTING")
+_WORD = re.compile(r"[A-Za-z0-9_./-]+")  # what nft takes as the rest of a chain's name
+_COMMENT = 127  # bytes: nftables takes no more
+
+
+def check_name(at: Attachment) -> None:
+    """Refuses what nft cannot take as a chain's name or a rule's comment. Raises CniError."""
+    if not _WORD.fullmatch(at.ifname):
+        raise CniError(
+            f"failed to setup spoof-check: {quote(at.ifname)} cannot be part of a chain's name",
+            details="with `macspoofchk` the pod's interface is named with letters, digits, `_`, `.` and `-`",
+        )
+    if len(f"macspoofchk-{_reference(at)}") > _COMMENT:
+        raise CniError(
+            "failed to setup spoof-check: the container id is too long for a rule's comment",
+            details=f"with `macspoofchk`, container id and interface name have {_COMMENT - 13} bytes at most",
+        )
 
 
 def _reference(at: Attachment) -> str:
@@ -28,7 +48,7 @@ def add(host: Host, at: Attachment, veth: str, mac: str) -> Plan:
 
 def delete(host: Host, at: Attachment) -> Plan:
     """What takes them away, found by their comment."""
-    there = host.facts.nft_rules(*_TABLE)
+    there = host.facts.nft_rules(*_TABLE) if _WORD.fullmatch(at.ifname) else None
     if there is None:
         return ()
     ref = _reference(at)

@@ -1,7 +1,7 @@
 """Source NAT of what leaves a pod's network (`ipMasq`; main sheet 1.9)."""
 
 from ipcni import names
-from ipcni.errors import CniError
+from ipcni.errors import CniError, StepFailed
 from ipcni.model import Attachment, Family, Plan
 from ipcni.protocol import address as addresses
 from ipcni.protocol.host import Host
@@ -16,20 +16,27 @@ _MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 _FAMILIES: tuple[Family, Family] = (4, 6)
 
 
-def backend(configured: str | None, host: Host) -> str:
-    """Which tool makes the rules: the configured one, else iptables, else nft where that is all there is.
-
-    Raises CniError for a name that is none.
-    """
-    if configured is None:
-        return NFTABLES if host.has("nft") and not host.has("iptables") else IPTABLES
-    if configured not in (IPTABLES, NFTABLES):
+def check_backend(configured: str | None) -> None:
+    """Raises CniError for a backend that is none."""
+    if configured not in (None, IPTABLES, NFTABLES):
         raise CniError(f'unknown ipmasq backend "{configured}"', details=f"`ipMasqBackend` is {IPTABLES} or {NFTABLES}")
-    return configured
 
 
-def add(host: Host, at: Attachment, ips: tuple[IpConfig, ...], tool: str) -> Plan:
-    """The rules for a pod's addresses."""
+def ensure(host: Host, at: Attachment, ips: tuple[IpConfig, ...], configured: str | None) -> None:
+    """Makes the rules for a pod's addresses: with the tool configured, else with iptables, else with nft where that is all there is."""
+    check_backend(configured)
+    alone = configured is None and host.has("nft") and not host.has("iptables")
+    with host.locked(names.masquerade_chain(at)):
+        host.do(_add(host, at, ips, NFTABLES if alone else configured or IPTABLES))
+
+
+def remove(host: Host, at: Attachment, known: tuple[str, ...]) -> list[StepFailed]:
+    """Takes an attachment's rules away; what could not be removed is returned. `known` as for `_delete`."""
+    with host.locked(names.masquerade_chain(at)):
+        return host.do(_delete(host, at, known), keep_going=True)
+
+
+def _add(host: Host, at: Attachment, ips: tuple[IpConfig, ...], tool: str) -> Plan:
     if tool == NFTABLES:
         # Rules have no name to undo them by, only the handle that the kernel gives.
         host.on_undo(lambda: host.do(_nft_delete(_tagged(host, names.masquerade_tag(at))), keep_going=True))
@@ -53,12 +60,13 @@ def add(host: Host, at: Attachment, ips: tuple[IpConfig, ...], tool: str) -> Pla
             exists=chain in there.chains,
             comment=names.masquerade_comment(at),
             multicast=_MULTICAST[family],
-            ips=[(str(addresses.cidr(ip.address).ip), _network(ip)) for ip in mine],
+            networks=list(dict.fromkeys(_network(ip) for ip in mine)),
+            ips=[str(addresses.cidr(ip.address).ip) for ip in mine],
         )
     return plan
 
 
-def delete(host: Host, at: Attachment, known: tuple[str, ...]) -> Plan:
+def _delete(host: Host, at: Attachment, known: tuple[str, ...]) -> Plan:
     """What takes an attachment's rules away, whichever tool made them, found by name and comment.
 
     `known` are the pod's addresses, if anybody knows them still: the chain is shared by all interfaces of a container in a network,

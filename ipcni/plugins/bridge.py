@@ -39,6 +39,10 @@ def add(req: Request, host: Host) -> Result:
         raise CniError("cannot convert: no valid IP addresses", details=f"cniVersion {req.version} needs an `ipam`")
     bridge_link.check_name(conf.bridge)
     interface.check_name(req.ifname)
+    if conf.macspoofchk:
+        macspoof.check_name(req.attachment)
+    if conf.ip_masq and conf.ipam.type:
+        masquerade.check_backend(conf.ip_masq_backend)
     try:
         mac = addresses.mac(mac) if mac else names.mac(host.facts.machine_id(), "pod", *msgspec.structs.astuple(req.attachment))
     except CniError as error:
@@ -57,9 +61,12 @@ def _add(req: Request, host: Host, conf: Conf, mac: str) -> Result:
     bridge = bridge_link.ensure(conf, host)
     veth = Interface(name=_veth(req, host), mac=_veth_mac(req, host))
     plan = _port(req, host, conf, bridge, veth, mac)
-    if conf.ipam.type and not early:
+    if conf.macspoofchk or (conf.ipam.type and not early):
         _make(req, host, plan)
         plan = ()
+    if conf.macspoofchk:
+        host.do(macspoof.add(host, req.attachment, veth.name, mac))
+    if conf.ipam.type and not early:
         lease = ipam.lease(req, host, conf.ipam.type)
     pod = Interface(name=req.ifname, mac=mac, sandbox=req.netns_path)
     found = _complete(conf, lease, (Interface(name=bridge.name, mac=bridge.mac), veth, pod))
@@ -72,8 +79,7 @@ def _add(req: Request, host: Host, conf: Conf, mac: str) -> Result:
         bridge_link.ensure_gateways(conf, host, home, found)
     _make(req, host, plan + _node_settings(conf, host, found, veth.name) + _pod(req, conf, found, veth.name))
     if conf.ip_masq and found.ips:
-        tool = masquerade.backend(conf.ip_masq_backend, host)
-        host.do(masquerade.add(host, req.attachment, found.ips, tool))
+        masquerade.ensure(host, req.attachment, found.ips, conf.ip_masq_backend)
     return _settled(host, found, bridge)
 
 
@@ -105,8 +111,7 @@ def _port(req: Request, host: Host, conf: Conf, bridge: Link, veth: Interface, m
         hairpin="on" if conf.hairpin_mode else "off",
         isolated="on" if conf.port_isolation else "off",
     )
-    plan += bridge_vlan.port(veth.name, bridge, conf.vlan, conf.trunk, preserve=conf.preserve_default_vlan)
-    return plan + (macspoof.add(host, req.attachment, veth.name, mac) if conf.macspoofchk else ())
+    return plan + bridge_vlan.port(veth.name, bridge, conf.vlan, conf.trunk, preserve=conf.preserve_default_vlan)
 
 
 def _make(req: Request, host: Host, plan: Plan) -> None:
@@ -178,12 +183,13 @@ def delete(req: Request, host: Host) -> None:
     conf, _ = _load(req)
     prev = _previous(req)
     with host.locked(names.lock("bridge", req.attachment)):
-        known = tuple(ip.address.partition("/")[0] for ip in prev.ips) if prev else ()
-        problems: list[CniError] = list(host.do(_unplug(req, host), keep_going=True))
+        there = bool(req.netns_path) and host.facts.netns_there(req.netns)
+        known = _addresses(req, host, prev, there=there) if conf.ip_masq else ()
+        problems: list[CniError] = list(host.do(_unplug(req, host, there=there), keep_going=True))
         if conf.macspoofchk:
             host.residue(host.do(macspoof.delete(host, req.attachment), keep_going=True))
         if conf.ip_masq:
-            host.residue(host.do(masquerade.delete(host, req.attachment, known), keep_going=True))
+            host.residue(masquerade.remove(host, req.attachment, known))
             host.residue(host.facts.unknown)
         if conf.ipam.type:
             try:
@@ -202,11 +208,18 @@ def _previous(req: Request) -> Result | None:
         return None
 
 
-def _unplug(req: Request, host: Host) -> Plan:
-    """Deletes the pair: by the pod's end, or by the host's where nobody says in which namespace the pod's is."""
-    if req.netns_path:
-        there = host.facts.netns_there(req.netns)
-        return render("bridge/del.sh.j2", pod=req.netns, ifname=req.ifname, veth="") if there else ()
+def _addresses(req: Request, host: Host, prev: Result | None, *, there: bool) -> tuple[str, ...]:
+    """The pod's addresses, as far as anybody knows them still."""
+    if prev:
+        return tuple(ip.address.partition("/")[0] for ip in prev.ips)
+    link = host.facts.link(req.ifname, req.netns) if there else None
+    return tuple(address.local for address in link.addresses if address.scope == "global") if link else ()
+
+
+def _unplug(req: Request, host: Host, *, there: bool) -> Plan:
+    """Deletes the pair: by the pod's end, or by the host's where nobody knows in which namespace the pod's is."""
+    if there:
+        return render("bridge/del.sh.j2", pod=req.netns, ifname=req.ifname, veth="")
     mine = _veth_mac(req, host)
     for attempt in range(_NAME_TRIES):
         veth = names.host_veth(req.attachment, attempt)

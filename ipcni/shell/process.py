@@ -12,6 +12,7 @@ import sh
 from ipcni.model import Done
 
 STANDARD_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+OUT_OF_TIME = 124  # the status of timeout(1)
 _GRACE = 5  # seconds
 _ANY_STATUS = tuple(range(-64, 256))
 
@@ -70,7 +71,7 @@ def process(argv: tuple[str, ...], stdin: str | bytes, env: Mapping[str, str], t
         alarm.cancel()
     out, err = (_text(stream) for stream in (running.stdout, running.stderr))
     if late.is_set():
-        return Done(124, out, err + f"{argv[0]}: killed after {timeout:g} s", _ms(started))
+        return Done(OUT_OF_TIME, out, err + f"{argv[0]}: killed after {timeout:g} s (command_timeout)", _ms(started))
     return Done(running.exit_code, out, err, _ms(started))
 
 

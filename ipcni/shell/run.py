@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from ipcni.errors import TRY_AGAIN, CniError, Interrupted, StepFailed
+from ipcni.errors import INTERNAL, TRY_AGAIN, CniError, Interrupted, StepFailed
 from ipcni.model import Done, Netns, Plan, Step, command_words
 from ipcni.settings import Settings
 from ipcni.shell import batch as batches
@@ -15,7 +15,7 @@ from ipcni.shell import files
 from ipcni.shell.batch import Batch
 from ipcni.shell.facts import Facts
 from ipcni.shell.locks import locked
-from ipcni.shell.process import process, search_path
+from ipcni.shell.process import OUT_OF_TIME, process, search_path
 
 _RESOURCE_PROBLEM = 4  # iptables(8): the lock is taken, or the kernel was busy
 _TRIES = 4
@@ -83,6 +83,10 @@ class Runner:
                 self._batch(batch, failures if keep_going else None)
             except Interrupted:
                 self._undo += batch.steps  # how far it got is unknown
+                raise
+            except StepFailed as failure:
+                if _cut_short(failure.status):
+                    self._undo += batch.steps
                 raise
         return failures
 
@@ -162,7 +166,7 @@ class Runner:
         if done.status == 0:
             self._undo.append(step)
         elif not any(text in done.err for text in step.ok):
-            code = TRY_AGAIN if _busy(step.argv[0], done) else 999
+            code = TRY_AGAIN if _busy(step.argv[0], done) or _cut_short(done.status) else INTERNAL
             failure = StepFailed(step, done.status, done.err, code)
             if failures is None:
                 raise failure
@@ -202,7 +206,7 @@ class Runner:
         if done.status == 0:
             self._undo += batch.steps
             return
-        if _busy(batch.steps[0].argv[0], done):  # nothing would be any better singly
+        if _busy(batch.steps[0].argv[0], done) or _cut_short(done.status):  # nothing would be any better singly
             self._judge(batch.steps[0], done, failures)
             return
         for step in batch.steps:
@@ -262,6 +266,11 @@ def _busy(tool: str, done: Done) -> bool:
         and done.status == _RESOURCE_PROBLEM
         and "busy" not in done.err
     )
+
+
+def _cut_short(status: int) -> bool:
+    """Whether a command was killed: it may have done what it was to do, or not."""
+    return status == OUT_OF_TIME or status < 0
 
 
 def _holds(step: Step, stderr: str) -> bool:
