@@ -100,17 +100,19 @@ class Told(msgspec.Struct, frozen=True):
             f"container {at.container_id}, {at.ifname} in {at.netns}",
             f"explained by ipcni {__version__}",
         ]
-        looks = [f"could not look: {' '.join(text.split())}" for text in dict.fromkeys(self.unknown)]
+        notes = [f"could not look: {' '.join(text.split())}; it counts as absent" for text in dict.fromkeys(self.unknown)]
+        if not self._told(verb) and not self.failure:
+            notes.append("Nothing to run: nothing of this attachment is here." if verb == "DEL" else "Nothing to run.")
         if form == "markdown":
             parts = [f"# {head[0]}\n\n{head[1]}; {head[2]}\n"]
             parts += [show.markdown(self._told(verb), undo=undo)]
-            parts += [f"> {look}; it counts as absent\n" for look in looks]
+            parts += [f"> {note}\n" for note in notes]
             return "\n".join(parts)
         lines = ["#!/bin/sh", *(f"# {line}" for line in head), "set -eu"]
         text = "\n".join(lines) + "\n" + show.script(self._told(verb), undo=undo, as_run=as_run)
         if self.answer is not None and not self.failure:
             text += show.result_comment(self.answer)
-        return text + "".join(f"# {look}; it counts as absent\n" for look in looks)
+        return text + "".join(f"# {note}\n" for note in notes)
 
     def document(self, source: Source, verb: str, at: Attachment) -> Json:
         """All of it as data; docs/explain.md has the schema."""

@@ -147,6 +147,8 @@ def test_a_failure_ends_the_script_where_it_would(node: Node, conflist: pathlib.
     ("argv", "said"),
     [
         (["ADD", "a", "b"], "too much: b"),
+        (["--form", "sh"], "No such option '--form'. Did you mean '--format'? (see ipcni explain --help)"),
+        (["x", "--format", "pdf"], "'pdf' is not one of 'sh', 'markdown', 'json'"),
         (["/nowhere.conflist"], "/nowhere.conflist"),
         (["x", "--capability-args", "["], "--capability-args is no JSON"),
         (["x", "--capability-args", "[]"], "--capability-args must be a JSON object"),
@@ -158,6 +160,12 @@ def test_wrong_usage_is_one_line(node: Node, argv: list[str], said: str) -> None
     assert done.returncode != 0
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_that_there_is_nothing_to_do_is_said(node: Node, conflist: pathlib.Path) -> None:
+    text = explain(node, "DEL", str(conflist), "--netns", "blue", "--container-id", "nobody").stdout
+    assert lines(text) == ["set -eu"]
+    assert text.endswith("# Nothing to run: nothing of this attachment is here.\n")
 
 
 def test_broken_json_is_found_by_line_and_column(node: Node, conflist: pathlib.Path) -> None:

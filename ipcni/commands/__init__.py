@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -33,7 +33,19 @@ def cli() -> None:
 def main(args: list[str] | None = None) -> Any:
     """Runs the command line. A failure is one line on stderr and exit status 1 (2: wrong usage)."""
     try:
-        return cli(args, prog_name="ipcni", standalone_mode=True)
+        return cli(args, prog_name="ipcni", standalone_mode=False)
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "ipcni"
+        _fail(f"{error.format_message()} (see {where} --help)", error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has seen enough
+        sys.exit(141)
     except CniError as error:
-        click.echo(f"ipcni: {error}", err=True)
-        sys.exit(1)
+        _fail(str(error), 1)
+
+
+def _fail(text: str, status: int) -> NoReturn:
+    click.echo(f"ipcni: {text}", err=True)
+    sys.exit(status)
