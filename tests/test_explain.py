@@ -55,7 +55,7 @@ def test_every_command_has_a_plugin_and_a_reason(node: Node, conflist: pathlib.P
     done = explain(node, str(conflist), "--capability-args", PORTS, "--format", "json")
     told = json.loads(done.stdout)
     assert told["schema"] == 1
-    assert [block["plugin"] for block in told["blocks"] if block["steps"]][0] == "host-local"
+    assert next(block["plugin"] for block in told["blocks"] if block["steps"]) == "host-local"
     assert {block["plugin"] for block in told["blocks"]} == {"host-local", "bridge", "portmap"}
     steps = [step for block in told["blocks"] for step in block["steps"] if "template" in step]
     assert all(step["why"] for step in steps)
