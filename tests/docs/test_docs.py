@@ -5,11 +5,15 @@ import os
 import pathlib
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
-from tests.lab import ENTRY_PATH, ROOT
+from ipcni.install import plugins
+from ipcni.settings import Settings
+from tests.lab import ENTRY_PATH, ROOT, run
 
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
@@ -109,17 +113,28 @@ def test_files_that_are_named_exist(page: pathlib.Path) -> None:
 
 def test_the_settings_page_is_complete() -> None:
     """Every key with its default."""
-    from ipcni.settings import Settings
-
     text = (ROOT / "docs" / "settings.md").read_text()
     for field, default in zip(Settings.__struct_fields__, Settings.__struct_defaults__, strict=True):
         assert f"| `{field}` | `{default}` |" in text
 
 
 def test_the_plugin_table_is_complete() -> None:
-    from ipcni.install import plugins
-
     table = README.read_text()
     for plugin in plugins():
         assert f"| `{plugin}`" in table
         assert os.path.exists(ROOT / "bin" / plugin)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_examples_are_json_and_toml(page: pathlib.Path) -> None:
+    for text in re.findall(r"```json\n(.*?)```", page.read_text(), re.DOTALL):
+        json.loads(text)
+    for text in re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL):
+        msgspec.convert(tomllib.loads(text), Settings)
+
+
+def test_the_options_that_explain_has_are_all_on_its_page() -> None:
+    text = (ROOT / "docs" / "explain.md").read_text()
+    options = re.findall(r"^  (?:-\w, )?(--[\w-]+)", run(str(ROOT / "bin/ipcni"), "explain", "--help").stdout, re.MULTILINE)
+    assert len(options) > 8
+    assert [option for option in options if option != "--help" and f"`{option}`" not in text] == []
