@@ -4,12 +4,13 @@ Those that the Go plugins derive are derived exactly as they do: either suite fi
 """
 
 import hashlib
+import os
 
 from ipcni.model import Attachment
 
 
 def _hash(prefix: str, length: int, text: str) -> str:
-    return (prefix + hashlib.sha512(text.encode()).hexdigest())[:length]
+    return (prefix + hashlib.sha512(os.fsencode(text)).hexdigest())[:length]
 
 
 def masquerade_chain(at: Attachment) -> str:
@@ -28,7 +29,8 @@ def masquerade_tag(at: Attachment) -> str:
 
 def masquerade_nft_comment(at: Attachment) -> str:
     """The whole comment; nftables takes no more than 128 bytes."""
-    return f"{masquerade_tag(at)}, net: {at.network}, if: {at.ifname}, id: {at.container_id}"[:128]
+    text = f"{masquerade_tag(at)}, net: {at.network}, if: {at.ifname}, id: {at.container_id}".replace('"', "")
+    return os.fsdecode(os.fsencode(text)[:128])
 
 
 def network_tag(network: str) -> str:
@@ -53,7 +55,7 @@ def dnat_comment(at: Attachment) -> str:
 
 
 def _ours(*parts: str) -> bytes:
-    return hashlib.sha256("\0".join(parts).encode()).digest()
+    return hashlib.sha256(os.fsencode("\0".join(parts))).digest()
 
 
 def host_veth(at: Attachment, attempt: int = 0) -> str:

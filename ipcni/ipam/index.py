@@ -12,6 +12,8 @@ import os
 import shutil
 import time
 
+from ipcni.shell.files import make_folders
+
 MARK = "mark"
 
 
@@ -20,7 +22,7 @@ class Index:
 
     def __init__(self, index_dir: str, folder: str) -> None:
         self._leases = folder
-        key = hashlib.sha256(os.path.realpath(folder).encode()).hexdigest()[:16]
+        key = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
         self._folder = os.path.join(index_dir, key)
 
     def current(self) -> bool:
@@ -49,7 +51,7 @@ class Index:
                 os.unlink(f"{self._folder}/{MARK}")  # from here to _sign a crash leaves an index that admits to being none
             entry = self._entry(container_id, ifname)
             if paths:
-                os.makedirs(os.path.dirname(entry), exist_ok=True)
+                make_folders(os.path.dirname(entry))
                 _write(entry, json.dumps(paths))
             else:
                 with contextlib.suppress(FileNotFoundError):
@@ -62,18 +64,18 @@ class Index:
 
         with contextlib.suppress(OSError):
             shutil.rmtree(self._folder, ignore_errors=True)
-            os.makedirs(self._folder, exist_ok=True)
+            make_folders(self._folder)
             held: dict[str, list[str]] = {}
             for path, content in everything:
                 if who := owner(content):
                     held.setdefault(self._entry(*who), []).append(path)
             for entry, paths in held.items():
-                os.makedirs(os.path.dirname(entry), exist_ok=True)
+                make_folders(os.path.dirname(entry))
                 _write(entry, json.dumps(paths))
             self._sign()
 
     def _entry(self, container_id: str, ifname: str) -> str:
-        name = hashlib.sha256(f"{container_id.strip()}\0{ifname}".encode()).hexdigest()[:32]
+        name = hashlib.sha256(os.fsencode(f"{container_id.strip()}\0{ifname}")).hexdigest()[:32]
         return f"{self._folder}/{name[:2]}/{name}"
 
     def _sign(self) -> None:
@@ -84,5 +86,6 @@ class Index:
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="utf-8") as file:
         file.write(text)

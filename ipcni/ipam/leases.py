@@ -108,7 +108,7 @@ def owner(content: bytes) -> tuple[str, str] | None:
 
 
 def _texts(container_id: str, ifname: str) -> tuple[bytes, bytes]:
-    return f"{container_id.strip()}\r\n{ifname}".strip().encode(), container_id.strip().encode()
+    return os.fsencode(f"{container_id.strip()}\r\n{ifname}".strip()), os.fsencode(container_id.strip())
 
 
 def _content(path: str, *, strip: bool = False) -> bytes | None:

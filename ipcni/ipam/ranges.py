@@ -90,13 +90,13 @@ def _range_set(conf: tuple[RangeConf, ...]) -> RangeSet:
 
 
 def _range(conf: RangeConf) -> Range:
-    if "/" in conf.subnet and conf.subnet.lower().startswith("::ffff:") and "." in conf.subnet:
-        raise CniError("IPNet IP and Mask version mismatch")
     interface = addresses.cidr(conf.subnet)
     network = interface.network
     family: Family = 6 if network.version == 6 else 4
     if network.prefixlen > network.max_prefixlen - 2:
         raise CniError(f"Network {network} too small to allocate from")
+    if family == 4 and ":" in conf.subnet:  # an IPv4-mapped one
+        raise CniError("IPNet IP and Mask version mismatch")
     if interface.ip != network.network_address:
         raise CniError(
             f"Network has host bits set. For a subnet mask of length {network.prefixlen} the network address is "

@@ -4,13 +4,14 @@ import os
 
 import msgspec
 
-from ipcni.errors import NOT_AVAILABLE, CniError
+from ipcni.errors import BAD_CONFIG, NOT_AVAILABLE, CniError
 from ipcni.ipam import ranges
 from ipcni.ipam.leases import LOCK_MODE, POINTER, Store, owner
 from ipcni.ipam.ranges import RangeConf, RangeSet
 from ipcni.protocol import address as addresses
 from ipcni.protocol import args, result
 from ipcni.protocol.host import Host
+from ipcni.protocol.quoting import quote
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Dns, IpConfig, Result, Route
 from ipcni.shell.render import render
@@ -133,7 +134,7 @@ def gc(req: Request, host: Host) -> None:
     with host.locked(store.lock, mode=LOCK_MODE, keep=True):
         stale = []
         for path, content in store.everything():
-            who = owner(content)
+            who = owner(content) if addresses.is_ip(os.path.basename(path)) else None  # else somebody's note
             if who and who not in valid and (who[1] or who[0] not in containers):
                 stale.append(path)
         if stale:
@@ -146,8 +147,11 @@ def status(req: Request, host: Host) -> None:
     if conf.ipam is None:
         raise CniError("IPAM config missing 'ipam' key")
     store = _store(req, conf.ipam.data_dir, host)
-    if os.path.isdir(store.folder) and not os.access(store.folder, os.W_OK):
-        raise CniError(f"{store.folder} cannot be written to", NOT_AVAILABLE)
+    place = os.path.abspath(store.folder)
+    while not os.path.lexists(place):  # ADD makes what is missing
+        place = os.path.dirname(place)
+    if not os.path.isdir(place) or not os.access(place, os.W_OK):
+        raise CniError(f"{place} cannot be written to", NOT_AVAILABLE, f"leases are files in {store.folder}")
     for number, range_set in enumerate(_range_sets(conf, req.version)):
         try:
             _free(store, range_set, number)
@@ -161,7 +165,14 @@ def _place(req: Request, host: Host) -> Store:
 
 
 def _store(req: Request, data_dir: str, host: Host) -> Store:
+    _check_path(data_dir, "dataDir")
     return Store(f"{data_dir or DATA_DIR}/{req.network}", f"{host.settings.state_dir}/leases")
+
+
+def _check_path(path: str, key: str) -> None:
+    """Raises CniError 7 for what no command line can carry."""
+    if not path.isprintable():
+        raise CniError(f"invalid path {quote(path)}", BAD_CONFIG, f"`ipam.{key}` has a character that cannot be printed")
 
 
 def _range_sets(conf: Conf, version: str) -> tuple[RangeSet, ...]:
@@ -244,11 +255,9 @@ def _lease(store: Store, each: ranges.Range, number: int, candidate: int) -> Lea
 
 def _refuse_duplicate(range_set: RangeSet, held: list[str], req: Request) -> None:
     for path in held:
-        try:
-            ip = addresses.ip(os.path.basename(path))
-        except CniError:
-            continue
-        if ranges.holding(range_set, ip):
+        name = os.path.basename(path)
+        ip = addresses.ip(name) if addresses.is_ip(name) else None
+        if ip and ranges.holding(range_set, ip):
             raise CniError(
                 f"{ip} has been allocated to {req.container_id}, duplicate allocation is not allowed",
                 details=f"the lease is {path}; a DEL for this container and {req.ifname} releases it",
@@ -259,6 +268,7 @@ def _resolv_conf(path: str) -> Dns:
     """The resolver settings of a file (resolv.conf(5)). Raises CniError when it cannot be read."""
     found: dict[str, list[str]] = {"nameserver": [], "search": [], "options": []}
     domain = ""
+    _check_path(path, "resolvConf")
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             lines = file.read().split("\n")

@@ -26,6 +26,15 @@ def ip(text: str) -> Ip:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+def is_ip(text: str) -> bool:
+    """Whether the text is an address."""
+    try:
+        ip(text)
+    except CniError:
+        return False
+    return True
+
+
 def cidr(text: str) -> Interface:
     """An address with its prefix length, host bits kept. Raises CniError `invalid CIDR address: …`."""
     try:

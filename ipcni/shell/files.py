@@ -19,6 +19,14 @@ def perform(step: Step) -> Done:
     return Done(1 if error else 0, out, error, round((time.monotonic() - started) * 1000, 2))
 
 
+def make_folders(path: str) -> None:
+    """Makes a folder with its parents; others may not write there, however generous the caller's umask is."""
+    if path and not os.path.isdir(path):
+        make_folders(os.path.dirname(path))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o755)
+
+
 def still_ours(step: Step) -> bool:
     """Whether a file that a step was to write is there as written: one that holds something else is somebody else's."""
     if not step.into:
@@ -32,7 +40,7 @@ def still_ours(step: Step) -> bool:
 
 def _content(step: Step) -> bytes:
     form = step.argv[1].replace("\\r", "\r").replace("\\n", "\n")
-    return (form % step.argv[2:]).encode()
+    return os.fsencode(form % step.argv[2:])
 
 
 def _printf(step: Step) -> str:
@@ -55,7 +63,7 @@ def _mkdir(step: Step) -> str:
     """mkdir -p -m MODE FOLDER"""
     folder, mode = step.argv[4], int(step.argv[3], 8)
     if not os.path.isdir(folder):
-        os.makedirs(os.path.dirname(folder), exist_ok=True)
+        make_folders(os.path.dirname(folder))
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder, mode)
             os.chmod(folder, mode)

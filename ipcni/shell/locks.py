@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import filelock
 
 from ipcni.errors import IO_FAILURE, TRY_AGAIN, CniError
+from ipcni.shell import files
 
 _PAUSE = 0.005
 
@@ -26,7 +27,7 @@ def locked(path: str, timeout: float, *, mode: int = 0o600, keep: bool = False) 
     deadline = time.monotonic() + timeout
     while True:
         try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            files.make_folders(os.path.dirname(path))
             fd = os.open(path, os.O_CREAT | os.O_RDONLY, mode)
             os.set_inheritable(fd, True)
         except OSError as error:
