@@ -27,7 +27,12 @@ def check_name(name: str) -> None:
 
 
 def configure(name: str, pod: Netns, found: Result, *, settle: bool) -> Plan:
-    """Addresses, link up, routes: what is in `found` for the interface `name`.
+    """Addresses, link up, routes: what is in `found` for the interface `name`; raises as `addresses_up`."""
+    return addresses_up(name, pod, found, settle=settle) + routes(name, pod, found)
+
+
+def addresses_up(name: str, pod: Netns, found: Result, *, settle: bool) -> Plan:
+    """Addresses and link up, without the routes.
 
     `settle` waits for duplicate address detection where there is an IPv6 gateway. Raises CniError for an address that is
     of another interface.
@@ -39,16 +44,21 @@ def configure(name: str, pod: Netns, found: Result, *, settle: bool) -> Plan:
         index = ip.interface or 0
         if not 0 <= index < len(found.interfaces) or found.interfaces[index].name != name:
             raise CniError(f'failed to add IP addr {ip.address} to "{name}": invalid interface index')
-    gateways = first_gateways(ips)
     return render(
         "common/configure.sh.j2",
         pod=pod,
         ifname=name,
         ips=ips,
         six=any(addresses.family(ip.address) == 6 for ip in ips),
-        settle=settle and 6 in gateways,
-        routes=[_route(each, gateways, name) for each in found.routes],
+        settle=settle and 6 in first_gateways(ips),
     )
+
+
+def routes(name: str, pod: Netns, found: Result) -> Plan:
+    """The routes of `found` through the interface `name`; one without a gateway takes the first address's of its family."""
+    gateways = first_gateways(tuple(ip for ip in found.ips if ip.interface is not None))
+    lines = [_route(each, gateways, name) for each in found.routes]
+    return render("common/routes.sh.j2", pod=pod, routes=lines) if lines else ()
 
 
 def first_gateways(ips: tuple[IpConfig, ...]) -> dict[int, str]:

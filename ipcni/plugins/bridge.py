@@ -3,9 +3,9 @@
 import msgspec
 
 from ipcni import names
-from ipcni.errors import CniError, StepFailed
+from ipcni.errors import CniError
 from ipcni.model import Plan
-from ipcni.parts import bridge_check, bridge_link, bridge_vlan, interface, ipam, macspoof, masquerade
+from ipcni.parts import bridge_check, bridge_link, bridge_vlan, interface, ipam, macspoof, masquerade, veth
 from ipcni.parts.bridge_link import Conf
 from ipcni.protocol import address as addresses
 from ipcni.protocol import args, delegate, result
@@ -14,8 +14,6 @@ from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, Result, Route
 from ipcni.shell.facts import Link
 from ipcni.shell.render import render
-
-_NAME_TRIES = 3
 
 
 def _load(req: Request) -> tuple[Conf, str]:
@@ -44,7 +42,7 @@ def add(req: Request, host: Host) -> Result:
     if conf.ip_masq and conf.ipam.type:
         masquerade.check_backend(conf.ip_masq_backend)
     try:
-        mac = addresses.mac(mac) if mac else names.mac(host.facts.machine_id(), "pod", *msgspec.structs.astuple(req.attachment))
+        mac = addresses.mac(mac) if mac else veth.pod_mac(req, host)
     except CniError as error:
         raise error.under("failed to make veth pair") from error
     if host.live:
@@ -59,17 +57,17 @@ def _add(req: Request, host: Host, conf: Conf, mac: str) -> Result:
     if early:
         lease = ipam.lease(req, host, conf.ipam.type)
     bridge = bridge_link.ensure(conf, host)
-    veth = Interface(name=_veth(req, host), mac=_veth_mac(req, host))
-    plan = _port(req, host, conf, bridge, veth, mac)
+    end = veth.host_end(req, host)
+    plan = _port(req, conf, bridge, end, mac)
     if conf.macspoofchk or (conf.ipam.type and not early):
-        _make(req, host, plan)
+        veth.make(req, host, plan)
         plan = ()
     if conf.macspoofchk:
-        host.do(macspoof.add(host, req.attachment, veth.name, mac))
+        host.do(macspoof.add(host, req.attachment, end.name, mac))
     if conf.ipam.type and not early:
         lease = ipam.lease(req, host, conf.ipam.type)
     pod = Interface(name=req.ifname, mac=mac, sandbox=req.netns_path)
-    found = _complete(conf, lease, (Interface(name=bridge.name, mac=bridge.mac), veth, pod))
+    found = _complete(conf, lease, (Interface(name=bridge.name, mac=bridge.mac), end, pod))
     if conf.gateway and found.ips:
         home = bridge
         if conf.vlan:
@@ -77,7 +75,7 @@ def _add(req: Request, host: Host, conf: Conf, mac: str) -> Result:
             vlan_link = Interface(name=home.name, mac=home.mac)
             found = msgspec.structs.replace(found, interfaces=(*found.interfaces, vlan_link))
         bridge_link.ensure_gateways(conf, host, home, found)
-    _make(req, host, plan + _node_settings(conf, host, found, veth.name) + _pod(req, conf, found, veth.name))
+    veth.make(req, host, plan + _node_settings(conf, host, found, end.name) + _pod(req, conf, found, end.name))
     if conf.ip_masq and found.ips:
         masquerade.ensure(host, req.attachment, found.ips, conf.ip_masq_backend)
     return _settled(host, found, bridge)
@@ -86,23 +84,12 @@ def _add(req: Request, host: Host, conf: Conf, mac: str) -> Result:
 # -- the pod's own part
 
 
-def _veth_mac(req: Request, host: Host) -> str:
-    return names.mac(host.facts.machine_id(), "veth", *msgspec.structs.astuple(req.attachment))
-
-
-def _veth(req: Request, host: Host) -> str:
-    """The name of the pod's host end: the first one that no other attachment's link has."""
-    mine = _veth_mac(req, host)
-    options = [names.host_veth(req.attachment, attempt) for attempt in range(_NAME_TRIES)]
-    return next((name for name in options if host.facts.mac(name) in (None, mine)), options[-1])
-
-
-def _port(req: Request, host: Host, conf: Conf, bridge: Link, veth: Interface, mac: str) -> Plan:
+def _port(req: Request, conf: Conf, bridge: Link, end: Interface, mac: str) -> Plan:
     """The veth pair, plugged in."""
     plan = render(
         "bridge/port.sh.j2",
-        veth=veth.name,
-        mac=veth.mac,
+        veth=end.name,
+        mac=end.mac,
         mtu=max(conf.mtu, 0),
         ifname=req.ifname,
         pod_mac=mac,
@@ -111,19 +98,7 @@ def _port(req: Request, host: Host, conf: Conf, bridge: Link, veth: Interface, m
         hairpin="on" if conf.hairpin_mode else "off",
         isolated="on" if conf.port_isolation else "off",
     )
-    return plan + bridge_vlan.port(veth.name, bridge, conf.vlan, conf.trunk, preserve=conf.preserve_default_vlan)
-
-
-def _make(req: Request, host: Host, plan: Plan) -> None:
-    try:
-        host.do(plan)
-    except StepFailed as failure:
-        if "File exists" in failure.stderr and "veth" in failure.step.argv:
-            raise CniError(
-                f'container veth name ("{req.ifname}") peer provided ("{failure.step.argv[4]}") already exists',
-                details=f"{req.ifname} is in {req.netns_path} already: this ADD was done before, or the name is taken",
-            ) from failure
-        raise
+    return plan + bridge_vlan.port(end.name, bridge, conf.vlan, conf.trunk, preserve=conf.preserve_default_vlan)
 
 
 def _complete(conf: Conf, lease: Result, links: tuple[Interface, ...]) -> Result:
@@ -181,11 +156,10 @@ def delete(req: Request, host: Host) -> None:
     Everything is tried; the first thing that could not be removed is raised at the end.
     """
     conf, _ = _load(req)
-    prev = _previous(req)
     with host.locked(names.lock("bridge", req.attachment)):
         there = bool(req.netns_path) and host.facts.netns_there(req.netns)
-        known = _addresses(req, host, prev, there=there) if conf.ip_masq else ()
-        problems: list[CniError] = list(host.do(_unplug(req, host, there=there), keep_going=True))
+        known = veth.addresses(req, host, there=there) if conf.ip_masq else ()
+        problems: list[CniError] = list(host.do(veth.unplug(req, host, there=there), keep_going=True))
         if conf.macspoofchk:
             host.residue(host.do(macspoof.delete(host, req.attachment), keep_going=True))
         if conf.ip_masq:
@@ -198,34 +172,6 @@ def delete(req: Request, host: Host) -> None:
                 problems.append(error)
     if problems:
         raise problems[0]
-
-
-def _previous(req: Request) -> Result | None:
-    """prevResult, if it can be read: a DEL needs it for nothing it couldn't find otherwise."""
-    try:
-        return req.prev_result()
-    except CniError:
-        return None
-
-
-def _addresses(req: Request, host: Host, prev: Result | None, *, there: bool) -> tuple[str, ...]:
-    """The pod's addresses, as far as anybody knows them still."""
-    if prev:
-        return tuple(ip.address.partition("/")[0] for ip in prev.ips)
-    link = host.facts.link(req.ifname, req.netns) if there else None
-    return tuple(address.local for address in link.addresses if address.scope == "global") if link else ()
-
-
-def _unplug(req: Request, host: Host, *, there: bool) -> Plan:
-    """Deletes the pair: by the pod's end, or by the host's where nobody knows in which namespace the pod's is."""
-    if there:
-        return render("bridge/del.sh.j2", pod=req.netns, ifname=req.ifname, veth="")
-    mine = _veth_mac(req, host)
-    for attempt in range(_NAME_TRIES):
-        veth = names.host_veth(req.attachment, attempt)
-        if host.facts.mac(veth) == mine:
-            return render("bridge/del.sh.j2", veth=veth)
-    return ()
 
 
 def check(req: Request, host: Host) -> None:

@@ -26,6 +26,7 @@ DUAL = {
 }
 V4 = {"subnet": "10.7.0.0/24"}
 GATEWAY = {"type": "bridge", "isDefaultGateway": True}
+PTP_V4 = {**V4, "routes": [{"dst": "0.0.0.0/0"}]}
 PORTMAP = {"type": "portmap", "capabilities": {"portMappings": True}}
 
 # Each a list of plugins; "DATA" and "FOLDER" stand for the node's lease and state folders.
@@ -46,6 +47,9 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
     "bridge and portmap, masqAll": [{**GATEWAY, "ipam": V4}, {**PORTMAP, "masqAll": True, "markMasqBit": 5}],
     "bridge and portmap by nft": [{**GATEWAY, "ipam": DUAL}, {**PORTMAP, "backend": "nftables"}],
     "bridge and portmap, conditions": [{**GATEWAY, "ipam": V4}, {**PORTMAP, "conditionsV4": ["!", "-s", "198.51.100.0/24"]}],
+    "ptp": [{"type": "ptp", "ipam": PTP_V4}],
+    "ptp, dual stack, ipMasq": [{"type": "ptp", "ipam": DUAL, "ipMasq": True, "mtu": 1400}],
+    "ptp, ipMasq by nft, and portmap": [{"type": "ptp", "ipam": PTP_V4, "ipMasq": True, "ipMasqBackend": "nftables"}, PORTMAP],
     "flannel and portmap": [
         {
             "type": "flannel",
