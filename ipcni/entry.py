@@ -24,6 +24,12 @@ def main(argv0: str) -> NoReturn:
         _ignore_signals()  # once is enough: what follows is the undoing
         raise Interrupted
 
+    def swallowed(what: "sys.UnraisableHookArgs") -> None:
+        if isinstance(what.exc_value, Interrupted):  # it came during a callback, out of which nothing can be raised: once more
+            signal.signal(signal.SIGALRM, stop)
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    sys.unraisablehook = swallowed
     try:
         for number in _SIGNALS:
             signal.signal(number, stop)
@@ -52,7 +58,7 @@ def _fill_gaps() -> None:
 
 
 def _ignore_signals() -> None:
-    for number in _SIGNALS:
+    for number in (*_SIGNALS, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -13,12 +13,11 @@ from ipcni.errors import INTERNAL, TRY_AGAIN, CniError
 from ipcni.model import Attachment, Family, Plan
 from ipcni.parts.portmap_conf import Flow, Ports, everything, host_prefix
 from ipcni.protocol.host import Host
-from ipcni.shell.facts import Rules, iptables
+from ipcni.shell.facts import Rules, busy, iptables
 from ipcni.shell.render import render
 
 FAMILIES: tuple[Family, Family] = (4, 6)
 _DNAT, _SETMARK, _OLD_SNAT = "CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-SETMARK", "CNI-HOSTPORT-SNAT"
-_BUSY = 4  # the exit status of an iptables that did not get its lock
 _AT_MOST = 15  # ports in one multiport match
 
 
@@ -60,7 +59,7 @@ def _look(host: Host, family: Family) -> Rules:
     there = host.facts.rules(family, "nat")
     if there.fault and host.live:
         text = there.fault.err.strip() or f"exit status {there.fault.status}"
-        code = TRY_AGAIN if there.fault.status == _BUSY else INTERNAL
+        code = TRY_AGAIN if busy(there.fault) else INTERNAL
         raise CniError(f"unable to setup DNAT: {text}", code, f"`{iptables(family)} -w 10 -t nat -S` found out nothing")
     return there
 

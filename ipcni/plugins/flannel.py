@@ -16,6 +16,8 @@ from ipcni.protocol.request import VALID_ATTACHMENTS, Request
 from ipcni.protocol.result import Result, Route
 from ipcni.shell.render import render
 
+_DRAFT = "."
+
 
 class Conf(msgspec.Struct, frozen=True, rename="camel"):
     """The plugin's keys. What is inside `delegate`, `ipam` and `runtimeConfig` is the delegate's business."""
@@ -43,7 +45,7 @@ def add(req: Request, host: Host) -> Result:
     with host.locked(names.lock("flannel", req.attachment)):
         # Somebody else's plugin may leave things behind when it fails: then DEL needs the file. So does an attachment that is there.
         keep = not ours or os.path.exists(path)
-        host.do(render("flannel/add.sh.j2", folder=conf.data_dir, path=path, new=path + ".new", conf=stdin.decode(), keep=keep))
+        host.do(render("flannel/add.sh.j2", folder=conf.data_dir, path=path, new=_draft(path), conf=stdin.decode(), keep=keep))
         try:
             return delegate.call(req, host, plugin, stdin)
         except CniError as error:
@@ -57,12 +59,14 @@ def delete(req: Request, host: Host) -> None:
     with host.locked(names.lock("flannel", req.attachment)):
         stored = _stored(path)
         if stored is None:
+            if os.path.exists(_draft(path)):  # an ADD was killed before it called the delegate
+                host.do(render("flannel/del.sh.j2", paths=[_draft(path)]))
             return
         if not isinstance(stored, dict):  # empty after a crash, say: what is configured now has to do
             host.residue([f"{path} is unreadable, the delegate is told what the configuration says now"])
             stored = _rebuilt(req, conf)
         delegate.call(req, host, str(stored.get("type") or ""), config.dump(stored))
-        host.do(render("flannel/del.sh.j2", paths=[path]))
+        host.do(render("flannel/del.sh.j2", paths=[each for each in (path, _draft(path)) if os.path.exists(each)]))
 
 
 def check(req: Request, host: Host) -> None:
@@ -96,7 +100,7 @@ def gc(req: Request, host: Host) -> None:
     alive = {container_id for container_id, _ in valid}
     stale = []
     for name in sorted(os.listdir(conf.data_dir)) if os.path.isdir(conf.data_dir) else []:
-        stored = None if name in alive else _stored(path := os.path.join(conf.data_dir, name))
+        stored = None if name.removeprefix(_DRAFT) in alive else _stored(path := os.path.join(conf.data_dir, name))
         if isinstance(stored, dict) and stored.get("name") == req.network:
             stale.append(path)
     if stale:
@@ -156,6 +160,12 @@ def _rebuilt(req: Request, conf: Conf) -> dict[str, Any]:
 
 def _scratch(conf: Conf, container_id: str) -> str:
     return os.path.join(conf.data_dir, container_id)
+
+
+def _draft(path: str) -> str:
+    """Where a note is written, to get its name when it is whole. No container id begins with a dot."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, _DRAFT + name)
 
 
 def _stored(path: str) -> object:

@@ -18,6 +18,8 @@ _NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 _CLONE_NEWNET = 0x40000000
 _WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')  # as libxtables writes them: in double quotes, with backslashes
 _ESCAPED = re.compile(r"\\(.)")
+_RESOURCE_PROBLEM = 4
+_NO_BETTER_LATER = ("busy", "ermission denied", "not permitted")
 _ABSENT = ("does not exist", "Cannot find device", "No such device")
 
 
@@ -123,6 +125,11 @@ class NftRule(msgspec.Struct, frozen=True):
 def iptables(family: Family) -> str:
     """The tool for an address family."""
     return "ip6tables" if family == 6 else "iptables"
+
+
+def busy(done: Done) -> bool:
+    """Whether an iptables said "try again" (iptables(8), status 4): neither that an object is in use, nor that it may not."""
+    return done.status == _RESOURCE_PROBLEM and not any(text in done.err for text in _NO_BETTER_LATER)
 
 
 class Facts:

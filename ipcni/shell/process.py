@@ -14,6 +14,7 @@ from ipcni.model import Done
 STANDARD_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 OUT_OF_TIME = 124  # the status of timeout(1)
 _GRACE = 5  # seconds
+_TOLD_TO_STOP = (signal.SIGTERM, signal.SIGINT)
 _ANY_STATUS = tuple(range(-64, 256))
 
 
@@ -30,6 +31,12 @@ def process(argv: tuple[str, ...], stdin: str | bytes, env: Mapping[str, str], t
     if path is None:
         return Done(127, "", f"{argv[0]}: not found in {env.get('PATH')}", 0)
     late = threading.Event()
+    # A signal between fork and the moment that there is something to wait for would leave a program behind that nobody stops.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD_TO_STOP)
+
+    def unmask() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
     try:
         command = sh.Command(path)
         running = command(
@@ -42,8 +49,10 @@ def process(argv: tuple[str, ...], stdin: str | bytes, env: Mapping[str, str], t
             _bg_exc=False,
             _new_group=True,
             _pass_fds=keep or {2},
+            _preexec_fn=unmask,
         )
     except (sh.CommandNotFound, sh.ForkException, OSError) as error:
+        unmask()
         return Done(126, "", str(error).strip().splitlines()[-1], _ms(started))
 
     def stop() -> None:
@@ -55,6 +64,7 @@ def process(argv: tuple[str, ...], stdin: str | bytes, env: Mapping[str, str], t
     alarm.daemon = True
     alarm.start()
     try:
+        unmask()
         running.wait()
     except BaseException:
         # We are to stop. A plugin of ours undoes what it did when it is asked to; the time for that is bounded.

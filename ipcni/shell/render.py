@@ -14,8 +14,8 @@ has to know about a command stands in comments under it:
 Every `{{ value }}` becomes exactly one shell word (a tuple: that many), whatever is in it.
 """
 
+import contextlib
 import functools
-import re
 import shlex
 from importlib import resources
 
@@ -25,7 +25,7 @@ import msgspec
 from ipcni.errors import CniError
 from ipcni.model import Netns, Plan, Step
 
-_REDIRECT = re.compile(r"(.*) > (\S+|'.*')")
+_REDIRECT = " > "
 _SWAPPED = ("-A", "-I", "-N")
 
 
@@ -101,17 +101,20 @@ def parse(text: str, where: str) -> Plan:
 
 
 def _step(line: str, why: str, where: str) -> Step:
-    into = ""
-    if match := _REDIRECT.fullmatch(line):
-        try:
-            words = shlex.split(match[1])
-            (into,) = shlex.split(match[2])
-            line = match[1]
-        except ValueError:
-            into = ""  # the " > " was inside a quoted word
-    words = shlex.split(line)
+    words, into = _redirect(line)
     netns, argv = _lift(words)
     return Step(argv=argv, netns=netns, into=into, why=why, where=where)
+
+
+def _redirect(line: str) -> tuple[list[str], str]:
+    """A line's words, and the file behind its `>`. One inside a quoted word leaves a quote open on its left, and is none."""
+    at = line.rfind(_REDIRECT)
+    while at >= 0:
+        with contextlib.suppress(ValueError):
+            words, (into,) = shlex.split(line[:at]), shlex.split(line[at + len(_REDIRECT) :])
+            return words, into
+        at = line.rfind(_REDIRECT, 0, at)
+    return shlex.split(line), ""
 
 
 def _lift(words: list[str]) -> tuple[Netns | None, tuple[str, ...]]:

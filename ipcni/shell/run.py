@@ -13,11 +13,10 @@ from ipcni.settings import Settings
 from ipcni.shell import batch as batches
 from ipcni.shell import files
 from ipcni.shell.batch import Batch
-from ipcni.shell.facts import Facts
+from ipcni.shell.facts import Facts, busy
 from ipcni.shell.locks import locked
 from ipcni.shell.process import OUT_OF_TIME, process, search_path
 
-_RESOURCE_PROBLEM = 4  # iptables(8): the lock is taken, or the kernel was busy
 _TRIES = 4
 
 
@@ -260,12 +259,7 @@ class Runner:
 
 
 def _busy(tool: str, done: Done) -> bool:
-    """iptables' "try again": a status 4 that is not about one object being in use."""
-    return (
-        os.path.basename(tool).startswith(("iptables", "ip6tables"))
-        and done.status == _RESOURCE_PROBLEM
-        and "busy" not in done.err
-    )
+    return os.path.basename(tool).startswith(("iptables", "ip6tables")) and busy(done)
 
 
 def _cut_short(status: int) -> bool:
