@@ -103,13 +103,14 @@ def _files(folder: pathlib.Path) -> dict[str, str]:
 
 
 def _anonymous(text: str) -> str:
+    text = re.sub(r"(?<=8000\.)[0-9a-f:]+", lambda match: ":".join(byte.zfill(2) for byte in match[0].split(":")), text)
     macs: dict[str, str] = {}
     data = json.loads(text)
     for space, state in data.items():
         if space == "files":
             continue
         veths = 0
-        for name, link in sorted(state["links"].items()):
+        for name, link in state["links"].items():  # in the order they were made
             role = name
             if re.fullmatch(r"veth[0-9a-f]{8}", name):
                 role = f"veth-{veths}"
@@ -120,7 +121,12 @@ def _anonymous(text: str) -> str:
     for mac, role in macs.items():
         text = text.replace(mac, role)
         text = text.replace(_link_local(mac), f"fe80::{role}")
-    return text
+    data = json.loads(text)
+    for space, state in data.items():
+        if space != "files":
+            state["routes"].sort()
+            state["shaping"].sort()
+    return json.dumps(data)
 
 
 def _link_local(mac: str) -> str:

@@ -439,7 +439,8 @@ def test_the_cost_of_a_lease_does_not_depend_on_their_number(tmp_path: pathlib.P
     net = network(tmp_path, "10.1.0.0/16")
     for number in range(count):
         net.write(f"10.1.{100 + number // 250}.{number % 250}", f"other{number}\r\neth0")
-    net.add("first")  # makes the index
+    net.add("first")
+    net.add("second")  # makes the index, as nobody else was here in between
     reads.clear()
     net.add()
     net.ok("CHECK")
@@ -452,6 +453,7 @@ def test_the_index_is_verified(net: Network) -> None:
     """Whatever is changed behind its back, the files have the last word."""
     net.add("cid1")
     net.add("cid2")
+    assert _state(net) == "current"
     (net.folder / "10.1.2.2").write_bytes(b"cid3\r\neth0")  # the folder's own time does not change
     assert "Failed to find address" in net.told("CHECK", "cid1")
     net.ok("CHECK", "cid3")
@@ -471,7 +473,9 @@ def test_a_lease_that_was_removed_by_hand(net: Network) -> None:
 
 def test_somebody_else_in_the_same_moment(net: Network) -> None:
     """A change that leaves the folder with the very time it had for the kernel's clock is seen all the same."""
+    net.add("cid0")
     net.add("cid1")
+    assert _state(net) == "current"
     mine = os.stat(net.folder).st_mtime_ns
     net.write("10.1.2.6", "cid2\r\neth0")  # as the Go plugin does
     coarse = mine - mine % 4_000_000  # the tick that our moment lies in
@@ -481,7 +485,9 @@ def test_somebody_else_in_the_same_moment(net: Network) -> None:
 
 @pytest.mark.parametrize("broken", ["gone", "empty", "rubbish", "directory", "old"])
 def test_an_index_that_is_worth_nothing(net: Network, broken: str) -> None:
+    net.add("cid0")
     net.add("cid1")
+    net.ok("DEL", "cid0")
     (index,) = (net.folder.parent.parent / "state" / "leases").iterdir()
     mark = index / "mark"
     entries = [path for path in index.rglob("*") if path.is_file() and path != mark]
@@ -502,13 +508,15 @@ def test_an_index_that_is_worth_nothing(net: Network, broken: str) -> None:
     net.ok("CHECK")
     net.ok("DEL")
     assert net.leases() == []
-    assert net.add("cid2") == ["10.1.2.3"]
+    assert net.add("cid2") == ["10.1.2.4"]
 
 
 @pytest.mark.parametrize("step", ["unlink", "open", "utime", "stat"])
 def test_a_crash_between_the_steps_of_the_index(net: Network, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next call finds what is there, wherever the last one ended."""
+    net.add("cid0")
     net.add("cid1")
+    net.ok("DEL", "cid0")
 
     class Crash(BaseException):
         pass
@@ -563,12 +571,31 @@ def test_the_index_of_many_foreign_leases_is_made_once(tmp_path: pathlib.Path, r
     net = network(tmp_path, "10.1.0.0/16")
     for number in range(200):
         net.write(f"10.1.9.{number}", f"go{number}\r\neth0")
-    net.add()
+    net.add("first")
+    net.add("second")
     reads.clear()
     assert "10.1.9.77 has been allocated to go77" in net.told("ADD", "go77")
     assert len(reads) < 5
     net.ok("DEL", "go77")
     assert "10.1.9.77" not in net.leases()
+
+
+def test_no_index_while_others_are_at_work(net: Network, reads: list[str]) -> None:
+    """Making one costs more than reading the leases, and it would be of no use."""
+    states = []
+    for number in range(2):
+        net.add(f"mine{number}")
+        net.write(f"10.1.2.{6 - number}", f"go{number}\r\neth0")
+        states.append(_state(net))
+    assert states == ["disturbed", "disturbed"]
+    net.ok("DEL", "mine0")
+    assert _state(net) == "undisturbed"
+    net.ok("DEL", "mine1")
+    assert _state(net) == "current"
+
+
+def _state(net: Network) -> leases.State:
+    return leases.Store(str(net.folder), net.settings["IPCNI_STATE_DIR"] + "/leases").state()
 
 
 def test_a_state_folder_that_cannot_be_written(net: Network, tmp_path: pathlib.Path) -> None:

@@ -15,6 +15,7 @@ import time
 from ipcni.shell.files import make_folders
 
 MARK = "mark"
+SEEN = "seen"
 
 
 class Index:
@@ -27,11 +28,24 @@ class Index:
 
     def current(self) -> bool:
         """Whether nobody else has changed the lease directory since the index was written."""
+        return self._marked(MARK)
+
+    def _marked(self, name: str) -> bool:
         try:
-            with open(f"{self._folder}/{MARK}", encoding="ascii") as file:
+            with open(f"{self._folder}/{name}", encoding="ascii") as file:
                 return int(file.read() or 0) == os.stat(self._leases).st_mtime_ns
         except (OSError, ValueError):
             return False
+
+    def undisturbed(self) -> bool:
+        """Whether nobody else has changed the lease directory since `remember`."""
+        return self._marked(SEEN)
+
+    def remember(self) -> None:
+        """Notes how the lease directory looks now, for `undisturbed`."""
+        with contextlib.suppress(OSError):
+            make_folders(self._folder)
+            _write(f"{self._folder}/{SEEN}", str(os.stat(self._leases).st_mtime_ns))
 
     def lookup(self, container_id: str, ifname: str) -> list[str]:
         """The lease files of an attachment, old-format ones of its container when it has no others."""

@@ -5,6 +5,7 @@ Everything here is called with the store's lock held.
 
 import os
 from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 
@@ -15,6 +16,7 @@ from ipcni.protocol import address as addresses
 LOCK = "lock"
 LOCK_MODE = 0o750
 POINTER = "last_reserved_ip"
+State = Literal["current", "undisturbed", "disturbed"]
 
 
 class Store(msgspec.Struct, frozen=True):
@@ -53,6 +55,12 @@ class Store(msgspec.Struct, frozen=True):
         except FileNotFoundError:
             return False
 
+    def state(self) -> State:
+        """What the index is worth: it is up to date, or could be made so with some use, or not."""
+        if self.index.current():
+            return "current"
+        return "undisturbed" if self.index.undisturbed() else "disturbed"
+
     @property
     def index(self) -> Index:
         """Who holds what, as a cache."""
@@ -88,12 +96,15 @@ class Store(msgspec.Struct, frozen=True):
                 if content := _content(path, strip=True):
                     yield path, content
 
-    def note(self, container_id: str, ifname: str, paths: list[str], *, current: bool) -> None:
-        """Tells the index what the attachment holds now; `current` is whether it was up to date before that changed."""
-        if current:
-            self.index.update(container_id, ifname, paths)
-        else:
-            self.index.rebuild(list(self.everything()))
+    def note(self, container_id: str, ifname: str, paths: list[str], *, before: State) -> None:
+        """Tells the index what the attachment holds now; `before` is what it was like before that changed."""
+        match before:
+            case "current":
+                self.index.update(container_id, ifname, paths)
+            case "undisturbed":
+                self.index.rebuild(list(self.everything()))
+            case "disturbed":  # others are at work here: an index would be out of date before it is of any use
+                self.index.remember()
 
 
 def owner(content: bytes) -> tuple[str, str] | None:

@@ -60,6 +60,8 @@ def check(sets: tuple[tuple[RangeConf, ...], ...], version: str) -> tuple[RangeS
     """
     if not sets:
         raise CniError("no IP ranges specified", details="give `ipam.ranges` or `ipam.subnet`")
+    for each in (each for conf in sets for each in conf):
+        _decode(each)
     checked: list[RangeSet] = []
     for number, conf in enumerate(sets):
         try:
@@ -74,6 +76,15 @@ def check(sets: tuple[tuple[RangeConf, ...], ...], version: str) -> tuple[RangeS
     if version in ("0.1.0", "0.2.0") and len(families) != len(set(families)):
         raise CniError(f"CNI version {version} does not support more than 1 address per family")
     return tuple(checked)
+
+
+def _decode(conf: RangeConf) -> None:
+    """Raises CniError for a text that is no address or prefix, wherever it stands: the reference's decoder looks at them first."""
+    if conf.subnet:
+        addresses.cidr(conf.subnet)
+    for text in (conf.range_start, conf.range_end, conf.gateway):
+        if text:
+            addresses.ip(text)
 
 
 def _range_set(conf: tuple[RangeConf, ...]) -> RangeSet:
@@ -94,7 +105,7 @@ def _range(conf: RangeConf) -> Range:
     network = interface.network
     family: Family = 6 if network.version == 6 else 4
     if network.prefixlen > network.max_prefixlen - 2:
-        raise CniError(f"Network {network} too small to allocate from")
+        raise CniError(f"Network {interface} too small to allocate from")
     if family == 4 and ":" in conf.subnet:  # an IPv4-mapped one
         raise CniError("IPNet IP and Mask version mismatch")
     if interface.ip != network.network_address:

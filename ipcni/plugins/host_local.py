@@ -83,12 +83,12 @@ def add(req: Request, host: Host) -> Result:
     dns = _resolv_conf(conf.ipam.resolv_conf) if conf.ipam.resolv_conf else Dns()
     store = _store(req, conf.ipam.data_dir, host)
     with host.locked(store.lock, mode=LOCK_MODE, keep=True):
-        current = store.index.current()
+        before = store.state()
         held = store.held(req.container_id, req.ifname)
         leases = _choose(store, sets, wanted, held, req)
         host.do(render("host-local/add.sh.j2", leases=leases, container_id=req.container_id, ifname=req.ifname))
         paths = held + [lease.path for lease in leases]
-        host.upkeep(lambda: store.note(req.container_id, req.ifname, paths, current=current))
+        host.upkeep(lambda: store.note(req.container_id, req.ifname, paths, before=before))
     ips = tuple(IpConfig(address=f"{lease.address}/{lease.length}", gateway=lease.gateway) for lease in leases)
     return Result(ips=ips, routes=routes, dns=dns)
 
@@ -100,10 +100,10 @@ def delete(req: Request, host: Host) -> None:
     if not os.path.isdir(store.folder):
         return
     with host.locked(store.lock, mode=LOCK_MODE, keep=True):
-        current = store.index.current()
+        before = store.state()
         if held := store.held_for_sure(req.container_id, req.ifname):
             host.do(render("host-local/del.sh.j2", leases=held))
-            host.upkeep(lambda: store.note(req.container_id, req.ifname, [], current=current))
+            host.upkeep(lambda: store.note(req.container_id, req.ifname, [], before=before))
 
 
 def check(req: Request, host: Host) -> None:
