@@ -59,12 +59,9 @@ def _add(req: Request, host: Host, conf: Conf, mac: str) -> Result:
     bridge = bridge_link.ensure(conf, host)
     end = veth.host_end(req, host)
     plan = _port(req, conf, bridge, end, mac)
-    if conf.macspoofchk or (conf.ipam.type and not early):
+    if conf.ipam.type and not early:
         veth.make(req, host, plan)
         plan = ()
-    if conf.macspoofchk:
-        host.do(macspoof.add(host, req.attachment, end.name, mac))
-    if conf.ipam.type and not early:
         lease = ipam.lease(req, host, conf.ipam.type)
     pod = Interface(name=req.ifname, mac=mac, sandbox=req.netns_path)
     found = _complete(conf, lease, (Interface(name=bridge.name, mac=bridge.mac), end, pod))
@@ -75,6 +72,10 @@ def _add(req: Request, host: Host, conf: Conf, mac: str) -> Result:
             vlan_link = Interface(name=home.name, mac=home.mac)
             found = msgspec.structs.replace(found, interfaces=(*found.interfaces, vlan_link))
         bridge_link.ensure_gateways(conf, host, home, found)
+    if conf.macspoofchk:
+        veth.make(req, host, plan)  # an ADD that fails here, for the pod's being there, must not undo that pod's spoof check
+        plan = ()
+        host.do(macspoof.add(host, req.attachment, end.name, mac))
     veth.make(req, host, plan + _node_settings(conf, host, found, end.name) + _pod(req, conf, found, end.name))
     if conf.ip_masq and found.ips:
         masquerade.ensure(host, req.attachment, found.ips, conf.ip_masq_backend)
