@@ -82,6 +82,9 @@ def test_the_guilty_setting_is_named() -> None:
     plan = (step("sysctl -qw net/ipv6/conf/a/x=1"), step("sysctl -qw net/ipv6/conf/ab/x=1"))
     stderr = "sysctl: cannot stat /proc/sys/net/ipv6/conf/ab/x: No such file or directory\n"
     assert [guilty for guilty, _ in sysctl_faults(plan, stderr)] == [plan[1]]
+    plan = (step("sysctl -qw net/ipv4/conf/eth0/x=1"), step("sysctl -qw net/ipv4/conf/eth0.7/x=a"))
+    stderr = 'sysctl: setting key "net.ipv4.conf.eth0/7.x": Invalid argument\n'  # a dot is a slash there, and a slash a dot
+    assert [guilty for guilty, _ in sysctl_faults(plan, stderr)] == [plan[1]]
 
 
 def test_a_batch_of_files_is_no_process() -> None:

@@ -18,7 +18,7 @@ def check(req: Request, host: Host, bridge: str, *, promisc: bool) -> None:
         raise CniError(f"Interface name {req.ifname} not found", details=f"it is missing from {req.netns_path}")
     if pod.kind != "veth":
         raise CniError(f"Error: Container interface {req.ifname} not of type veth")
-    if mine.mac and mine.mac != pod.mac:
+    if mine.mac and mine.mac.lower() != pod.mac:
         raise CniError(f"Interface {req.ifname} Mac {mine.mac} doesn't match container Mac: {pod.mac}")
     _host_end(host, prev, bridge, req, pod)
     interface.check(req, host, prev, pod)

@@ -13,6 +13,7 @@ from ipcni.model import Netns, Plan, Step, command_words
 
 FILES = ("printf", "mkdir", "rm", "mv", "sync", "cat")
 _PLAIN = re.compile(r"[^\s#\"'\\]+")
+_DOTTED = str.maketrans("./", "/.")  # sysctl(8) names net/ipv4/conf/eth0.7/forwarding as net.ipv4.conf.eth0/7.forwarding
 _FAILED_LINE = re.compile(r"^Command failed -:(\d+)", re.MULTILINE)
 
 
@@ -138,6 +139,7 @@ def sysctl_faults(steps: Plan, stderr: str) -> list[tuple[Step, str]]:
     for line in filter(None, stderr.splitlines()):
         for step in steps:
             key = step.argv[2].partition("=")[0]
-            if f"/proc/sys/{key}" in line or f'"{key}"' in line or f"'{key}'" in line:
+            dotted = key.translate(_DOTTED)
+            if f"/proc/sys/{key}" in line or any(f"{mark}{text}{mark}" in line for mark in "\"'" for text in (key, dotted)):
                 faults.append((step, line))
     return faults

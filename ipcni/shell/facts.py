@@ -62,6 +62,7 @@ class Link(msgspec.Struct, frozen=True, rename={"name": "ifname", "mac": "addres
     operstate: str = ""
     master: str = ""
     promiscuity: int = 0
+    txqlen: int = 0
     peer_index: int = 0
     linkinfo: LinkInfo = LinkInfo()
     addr_info: tuple[Address, ...] = ()
@@ -218,6 +219,14 @@ class Facts:
     def sysctl(self, path: str) -> str | None:
         """The value of a kernel setting of the node, by its path below /proc/sys, or None."""
         return read(f"/proc/sys/{path}")
+
+    def sysctls(self, paths: list[str], netns: Netns) -> dict[str, str]:
+        """Those of a pod's kernel settings that can be read, by their paths below /proc/sys."""
+        done = self._ask(("grep", "-sH", "", *(f"/proc/sys/{path}" for path in paths)), netns)
+        found: dict[str, list[str]] = {}
+        for path, _, value in (line.partition(":") for line in done.out.splitlines()):
+            found.setdefault(path.removeprefix("/proc/sys/"), []).append(value)
+        return {path: "\n".join(lines) for path, lines in found.items()}
 
     def mac(self, link: str) -> str | None:
         """The hardware address of a link of the node, without starting a process, or None where there is no such link."""

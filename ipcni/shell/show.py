@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import msgspec
 
 from ipcni.errors import CniError, StepFailed
-from ipcni.model import Done, Family, Netns, Plan, Step, command_words
+from ipcni.model import NAMED_NETNS, Done, Family, Netns, Plan, Step, command_words
 from ipcni.protocol import address as addresses
 from ipcni.settings import Settings
 from ipcni.shell import batch as batches
-from ipcni.shell.facts import Ask, Facts
+from ipcni.shell.facts import Ask, Facts, Link
 from ipcni.shell.run import Runner
 
 
@@ -36,6 +36,16 @@ class Imagined(Facts):
         super().__init__(ask)
         self._made = made
 
+    def link(self, name: str, netns: Netns | None = None) -> Link | None:
+        """A pod's link as the script makes it, if it does."""
+        for step in self._made if netns else ():
+            if step.argv[:3] == ("ip", "link", "add") and netns in (step.netns, Netns(_given(step.argv, "netns"))):
+                words = step.argv[step.argv.index("peer") :] if "peer" in step.argv else step.argv
+                if _given(words, "name") == name:
+                    mtu, length = _given(words, "mtu") or 1500, _given(words, "txqueuelen") or 1000
+                    return Link(name=name, mac=_given(words, "address"), mtu=int(mtu), txqlen=int(length))
+        return super().link(name, netns)
+
     def route_dev(self, address: str, family: Family) -> str | None:
         """By the link that the script gives an address of that network, if it does."""
         for step in self._made:
@@ -44,6 +54,12 @@ class Imagined(Facts):
                     if addresses.ip(address) in addresses.cidr(prefix).network:
                         return dev
         return super().route_dev(address, family)
+
+
+def _given(words: tuple[str, ...], key: str) -> str:
+    """The word behind `key`; a namespace's name as its path."""
+    value = words[words.index(key) + 1] if key in words else ""
+    return f"{NAMED_NETNS}/{value}" if key == "netns" and value and "/" not in value else value
 
 
 class Printer:

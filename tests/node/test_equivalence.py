@@ -28,6 +28,16 @@ V4 = {"subnet": "10.7.0.0/24"}
 GATEWAY = {"type": "bridge", "isDefaultGateway": True}
 PTP_V4 = {**V4, "routes": [{"dst": "0.0.0.0/0"}]}
 PORTMAP = {"type": "portmap", "capabilities": {"portMappings": True}}
+TUNING = {
+    "type": "tuning",
+    "dataDir": "FOLDER/tuning",
+    "sysctl": {"net.ipv4.conf.IFNAME.log_martians": "1", "net.core.somaxconn": "500"},
+    "mac": "c2:11:22:33:44:77",
+    "promisc": True,
+    "mtu": 1400,
+    "allmulti": True,
+    "txQLen": 2000,
+}
 
 # Each a list of plugins; "DATA" and "FOLDER" stand for the node's lease and state folders.
 CHAINS: dict[str, list[dict[str, Any]]] = {
@@ -50,6 +60,12 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
     "ptp": [{"type": "ptp", "ipam": PTP_V4}],
     "ptp, dual stack, ipMasq": [{"type": "ptp", "ipam": DUAL, "ipMasq": True, "mtu": 1400}],
     "ptp, ipMasq by nft, and portmap": [{"type": "ptp", "ipam": PTP_V4, "ipMasq": True, "ipMasqBackend": "nftables"}, PORTMAP],
+    "bridge and tuning": [{"type": "bridge", "ipam": V4}, TUNING],
+    "bridge and tuning, args": [
+        {"type": "bridge", "ipam": V4, "mtu": 1450},
+        {"type": "tuning", "dataDir": "FOLDER/tuning", "args": {"cni": {"mtu": 1300}}},
+    ],
+    "ptp, tuning and portmap": [{"type": "ptp", "ipam": PTP_V4, "mtu": 1450}, TUNING, PORTMAP],
     "flannel and portmap": [
         {
             "type": "flannel",
@@ -107,7 +123,10 @@ def commands(node: Node, pod: Pod, path: pathlib.Path) -> list[str]:
 
 def state(node: Node, pod: Pod) -> dict[str, Any]:
     settle(node, pod)
-    return snapshot(node, [pod], {"leases": node.folder / "networks", "flannel": node.folder / "flannel"})
+    folders = {
+        title: node.folder / name for title, name in (("leases", "networks"), ("flannel", "flannel"), ("tuning", "tuning"))
+    }
+    return snapshot(node, [pod], folders)
 
 
 def settled_differences(left: Node, left_pod: Pod, right: Node, right_pod: Pod) -> list[str]:
