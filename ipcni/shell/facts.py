@@ -233,8 +233,8 @@ class Facts:
         return read(f"/sys/class/net/{link}/address")
 
     def machine_id(self) -> str:
-        """What tells this machine from others; the empty text where there is nothing."""
-        return read("/etc/machine-id") or read("/proc/sys/kernel/random/boot_id") or ""
+        """What tells this node from others: the machine's id, and its name, for images are copied with the id in them."""
+        return f"{read('/etc/machine-id') or read('/proc/sys/kernel/random/boot_id') or ''} {os.uname().nodename}"
 
     def netns_there(self, netns: Netns) -> bool:
         """Whether the namespace is still there.
