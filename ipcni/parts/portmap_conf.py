@@ -17,6 +17,8 @@ _DEFAULT_BIT = 13
 _PROTOCOL = re.compile("[a-z0-9]+")
 _ENDS_A_RULE = re.compile("[;#\n\r\0]")  # nft reads one text: what ends a rule in it could begin another
 
+_MAKES_NO_RULE = re.compile("-[hV].*|--he?l?p?|--versi?o?n?", re.DOTALL)
+
 
 class Mapping(
     msgspec.Struct,
@@ -160,6 +162,11 @@ def _check_options(conf: Conf, backend: str) -> None:
         if backend == NFTABLES and any(_ENDS_A_RULE.search(word) for word in words):
             raise CniError(
                 f"{key} holds a `;`, a `#` or a line break, which would end the rule", details=f"{key} is {list(words)}"
+            )
+        if backend == IPTABLES and (asked := [word for word in words if _MAKES_NO_RULE.fullmatch(word)]):
+            raise CniError(
+                f"{key} holds {' '.join(asked)}, with which iptables succeeds and makes no rule",
+                details=f"{key} is {list(words)}",
             )
 
 

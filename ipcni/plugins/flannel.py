@@ -40,11 +40,11 @@ def add(req: Request, host: Host) -> Result:
     given = delegate_conf(req.network, conf, read(conf.subnet_file))
     plugin = str(given["type"])
     stdin = config.dump(given)
-    ours = delegate.is_ours(delegate.find(plugin, req.path)) if _findable(plugin, req.path) else False
+    foreign = _findable(plugin, req.path) and not delegate.is_ours(delegate.find(plugin, req.path))
     path = _scratch(conf, req.container_id)
     with host.locked(names.lock("flannel", req.attachment)):
         # Somebody else's plugin may leave things behind when it fails: then DEL needs the file. So does an attachment that is there.
-        keep = not ours or os.path.exists(path)
+        keep = foreign or os.path.exists(path)
         host.do(render("flannel/add.sh.j2", folder=conf.data_dir, path=path, new=_draft(path), conf=stdin.decode(), keep=keep))
         try:
             return delegate.call(req, host, plugin, stdin)

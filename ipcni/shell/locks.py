@@ -18,10 +18,10 @@ _PAUSE = 0.005
 
 
 @contextlib.contextmanager
-def locked(path: str, timeout: float, *, mode: int = 0o600, keep: bool = False) -> Iterator[int]:
+def locked(path: str, timeout: float, *, mode: int = 0o600, keep: bool = False, hint: str = "") -> Iterator[int]:
     """Holds the exclusive lock on `path`, waiting `timeout` seconds at most; yields its descriptor.
 
-    The file is made with its folder. It is removed at the end, unless `keep` says that others rely on it. Raises CniError
+    The file is made with its folder; `hint` is what an error says about moving that. It is removed at the end, unless `keep` says that others rely on it. Raises CniError
     11 when the lock stays taken, 5 when the file cannot be made.
     """
     deadline = time.monotonic() + timeout
@@ -34,7 +34,7 @@ def locked(path: str, timeout: float, *, mode: int = 0o600, keep: bool = False) 
             raise CniError(
                 f"cannot make the lock file {path}: {error.strerror}",
                 IO_FAILURE,
-                f"{os.path.dirname(path)} must be a folder root can write to; IPCNI_RUN_DIR or run_dir in the settings moves it",
+                f"{os.path.dirname(path)} must be a folder root can write to{hint}",
             ) from error
         try:
             while not filelock.lock_descriptor(fd, blocking=False):

@@ -52,10 +52,12 @@ class Runner:
     @contextlib.contextmanager
     def locked(self, path: str, *, mode: int = 0o600, keep: bool = False) -> Iterator[None]:
         """Holds a lock file, see locks.locked; a path without a folder is one of ours below run_dir."""
+        hint = ""
         if "/" not in path:
             path = f"{self.settings.run_dir}/locks/{path}"
+            hint = "; IPCNI_RUN_DIR or run_dir in the settings moves it"
         started = time.monotonic()
-        with locked(path, self.settings.lock_timeout, mode=mode, keep=keep) as fd:
+        with locked(path, self.settings.lock_timeout, mode=mode, keep=keep, hint=hint) as fd:
             if (waited := round((time.monotonic() - started) * 1000, 2)) > 50:
                 self.log.append({"plugin": self._name, "note": f"waited for {path}", "ms": waited})
             self._fds.add(fd)
