@@ -1,10 +1,11 @@
 """bridge with VLANs on a kernel that filters them (main sheet 2.2 to 2.4)."""
 
+import pathlib
 from typing import Any
 
 import pytest
 
-from tests.lab import Node, Pod
+from tests.lab import BIN, GO, Node, Pod
 
 pytestmark = pytest.mark.kernel("vlan_filtering")
 
@@ -66,3 +67,33 @@ def test_vlans_keep_pods_apart(node: Node) -> None:
         node.call("ADD", conf(node, vlan=vlan), pod, container=f"c{number}").ok()
     assert pods[0].run("ping", "-c", "1", "-W", "2", "10.7.0.3").returncode == 0
     assert pods[0].run("ping", "-c", "1", "-W", "1", "10.7.0.4", check=False).returncode == 1
+
+
+def test_a_gateway_that_was_never_finished_is_finished(node: Node) -> None:
+    """Killed before the VLAN was set and the link up: the next pod's ADD does the rest."""
+    wanted = conf(node, vlan=100, isDefaultGateway=True)
+    pod = node.pod()
+    node.call("ADD", wanted, pod).ok()
+    node.call("DEL", wanted, pod).ok()
+    (peer,) = [name for name in node.links() if name.startswith("veth")]
+    node.run("ip", "link", "set", "brv0.100", "down")
+    node.run("bridge", "vlan", "del", "dev", peer, "vid", "100", "master")
+    node.call("ADD", wanted, pod).ok()
+    pod.run("ping", "-c", "1", "-W", "2", "10.7.0.1")
+    assert vlans(node, peer) == [(100, 100, UNTAGGED)]
+
+
+@pytest.mark.parametrize(("adder", "remover"), [(GO, BIN), (BIN, GO)], ids=["go first", "ipcni first"])
+def test_the_other_suite_takes_over(node: Node, adder: pathlib.Path, remover: pathlib.Path) -> None:
+    """The gateway link that one made is the other's, too."""
+    if not (GO / "bridge").exists():
+        pytest.skip("containernetworking-plugins is not installed")
+    pods = [node.pod(), node.pod()]
+    wanted = {**conf(node, vlan=100, isDefaultGateway=True), "cniVersion": "1.0.0"}
+    result = node.call("ADD", wanted, pods[0], bin_dir=adder, path=str(adder)).ok()
+    node.call("ADD", wanted, pods[1], bin_dir=remover, path=str(remover), container="cid2").ok()
+    pods[1].run("ping", "-c", "1", "-W", "2", "10.7.0.1")
+    pods[1].run("ping", "-c", "1", "-W", "2", "10.7.0.2")
+    assert sum(name.startswith("brv0.") for name in node.links()) == 1
+    node.call("DEL", {**wanted, "prevResult": result}, pods[0], bin_dir=remover, path=str(remover)).ok()
+    assert list(node.leases("n")) == ["10.7.0.3"]
