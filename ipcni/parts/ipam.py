@@ -41,3 +41,17 @@ def lease(req: Request, host: Host, plugin: str) -> Result:
 def in_process(req: Request, plugin: str) -> bool:
     """Whether the addresses can be known before any link is made: our own IPAM needs none."""
     return delegate.is_ours(delegate.find(plugin, req.path))
+
+
+def release(req: Request, host: Host, plugin: str, problems: list[CniError]) -> None:
+    """The IPAM plugin's part of a removal (DEL, GC), whatever became of ours; `plugin` may be empty.
+
+    Raises the first of `problems`, or else the plugin's own error.
+    """
+    if plugin:
+        try:
+            delegate.call(req, host, plugin)
+        except CniError as error:
+            problems.append(error)
+    if problems:
+        raise problems[0]

@@ -139,13 +139,7 @@ def delete(req: Request, host: Host) -> None:
         if conf.ip_masq:
             host.residue(masquerade.remove(host, req.attachment, known))
             host.residue(host.facts.unknown)
-        if conf.ipam.type:
-            try:
-                delegate.call(req, host, conf.ipam.type)
-            except CniError as error:
-                problems.append(error)
-    if problems:
-        raise problems[0]
+        ipam.release(req, host, conf.ipam.type, problems)
 
 
 def check(req: Request, host: Host) -> None:
@@ -177,13 +171,5 @@ def gc(req: Request, host: Host) -> None:
     """Removes the rules of attachments that are no more, and has IPAM do the same for leases. All is tried."""
     conf = req.config(Conf)
     valid = req.valid_attachments()
-    problems: list[CniError] = []
-    if valid is not None:
-        problems += host.do(masquerade.gc(host, req.network, valid), keep_going=True)
-    if conf.ipam.type:
-        try:
-            delegate.call(req, host, conf.ipam.type)
-        except CniError as error:
-            problems.append(error)
-    if problems:
-        raise problems[0]
+    stale = masquerade.gc(host, req.network, valid) if valid is not None else ()
+    ipam.release(req, host, conf.ipam.type, [*host.do(stale, keep_going=True)])
