@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+import shlex
 import uuid
 
 from tests.lab import ROOT, run
@@ -10,6 +11,10 @@ from tests.lab import ROOT, run
 # A feature and a command that shows it, run in a namespace of its own.
 PROBES = {
     "vlan_filtering": "ip link add probe type bridge vlan_filtering 1",
+    "vlan": "ip link add link lo name probe type vlan id 5",
+    "ipvlan": "sh -c 'ip link add parent type veth peer name other && ip link add link parent name probe type ipvlan'",
+    "dummy": "ip link add probe type dummy",
+    "vrf": "ip link add probe type vrf table 10",
 }
 
 
@@ -20,7 +25,7 @@ def has(feature: str) -> bool:
     if run("ip", "netns", "add", name, check=False).returncode:
         return False
     try:
-        return run("ip", "netns", "exec", name, *PROBES[feature].split(), check=False).returncode == 0
+        return run("ip", "netns", "exec", name, *shlex.split(PROBES[feature]), check=False).returncode == 0
     finally:
         run("ip", "netns", "del", name)
 
