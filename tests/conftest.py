@@ -9,21 +9,34 @@ from tests import kernel
 from tests.lab import Node
 
 LACKING = pytest.StashKey[list[str]]()
-VM_TEST = "test_what_this_kernel_lacks_runs_in_a_vm"
+RAN_IN_VM = "ran in the virtual machine"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--vm", action="store_true", help="only what this machine's kernel cannot run, in a virtual machine with Debian's own"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests this kernel cannot run leave the list; one test runs them all in a virtual machine."""
-    away = [
+    """Tests this kernel cannot run leave the list; those of tests/vm, which run them in a virtual machine, come first."""
+    lacking = {
         item
         for item in items
         if any(not kernel.has(str(feature)) for mark in item.iter_markers("kernel") for feature in mark.args)
-    ]
-    config.stash[LACKING] = [item.nodeid for item in away]
-    if not away:
-        away = [item for item in items if item.name == VM_TEST]
-    config.hook.pytest_deselected(items=away)
-    items[:] = [item for item in items if item not in away]
+    }
+    config.stash[LACKING] = [item.nodeid for item in items if item in lacking]
+    tier = [item for item in items if item.path.parent.name == "vm"] if lacking else []
+    here = [] if config.getoption("--vm") else [item for item in items if item not in lacking and item.path.parent.name != "vm"]
+    config.hook.pytest_deselected(items=[item for item in items if item not in tier and item not in here])
+    items[:] = tier + here
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many tests ran where."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    away = [int(str(value)) for report in reports for name, value in report.user_properties if name == RAN_IN_VM]
+    terminalreporter.write_line(f"{len(reports) - len(away)} tests ran on this kernel, {sum(away)} in the virtual machine")
 
 
 @pytest.fixture

@@ -1,32 +1,48 @@
-"""The tests that this machine's kernel cannot run, under Debian's stock kernel."""
+"""What this machine's kernel cannot run, under Debian's stock kernel, in virtual machines (tests/kernel.py says where those come from)."""
 
 import re
 import subprocess
+from collections.abc import Callable
 
 import pytest
 
+from ipcni import install
 from tests import kernel
-from tests.conftest import LACKING
-from tests.lab import ROOT
+from tests.clients.test_clients import SHARED
+from tests.conftest import LACKING, RAN_IN_VM
+from tests.lab import BIN, ROOT
+
+pytestmark = pytest.mark.skipif(
+    kernel.vm_runner() is None, reason="the tests that this kernel cannot run need Debian's, or IPCNI_SHARED (tests/kernel.py)"
+)
 
 
-def test_what_this_kernel_lacks_runs_in_a_vm(request: pytest.FixtureRequest) -> None:
-    """All of them, in one machine; every one must have run and passed."""
-    wanted = request.config.stash[LACKING]
-    runner = kernel.vm_runner()
-    if runner is None:
-        pytest.skip(f"{len(wanted)} tests need another kernel: run them on Debian's own, or give IPCNI_SHARED (tests/kernel.py)")
-    done = subprocess.run(
-        [
-            str(runner),
-            *("-d", str(ROOT), "-t", "900", "--"),
-            *(str(ROOT / ".venv/bin/python3"), "-m", "pytest", "-p", "no:cacheprovider", "--basetemp=/tmp/pytest", *wanted),
-        ],
-        capture_output=True,
-        text=True,
-    )
-    closing = re.search(r"(\d+) passed in", done.stdout)
+def in_vm(*argv: str) -> str:
+    """What a command says in a machine that has this checkout and the shared clients. The command must succeed."""
+    options = ["-d", str(ROOT), "-r", str(SHARED), "-t", "1500"]
+    done = subprocess.run([str(kernel.vm_runner()), *options, "--", *argv], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_what_this_kernel_lacks(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
+    """All of it, in one machine; every test must have run and passed."""
+    wanted = request.config.stash[LACKING]
+    said = in_vm(
+        *(str(ROOT / ".venv/bin/python3"), "-m", "pytest", "-p", "no:cacheprovider", "--basetemp=/tmp/pytest", "--durations=5"),
+        *wanted,
+    )
+    closing = re.search(r"(\d+) passed in", said)
     assert closing
-    assert int(closing[1]) == len(wanted), done.stdout
-    print(f"{len(wanted)} tests ran in the virtual machine")
+    assert int(closing[1]) == len(wanted), said
+    record_property(RAN_IN_VM, len(wanted))
+
+
+def test_the_reference_script_for_links() -> None:
+    """A client that makes every kind of link; nothing is skipped there."""
+    if missing := {"ipvlan", "macvlan", "vlan", "dummy", "tap", "host-device", "vrf"} - set(install.plugins()):
+        pytest.skip(f"ipcni has no {', '.join(sorted(missing))} yet")
+    said = in_vm(str(SHARED / "clients" / "links.sh"), str(BIN))
+    assert "\nPASS" in said
+    for word in ("FAIL", "WEAK", "SKIP"):
+        assert f"\n{word}" not in said, said
