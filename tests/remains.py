@@ -28,7 +28,8 @@ def remains(node: Node) -> dict[str, list[str]]:
         "nft": [line for line in saved[2].splitlines() if "comment" in line and "id:" in line],
         "leases": [str(path) for path in _files(pathlib.Path(node.data_dir)) if _is_lease(path)],
         "notes": [path.name for path in _files(node.folder / "flannel")],
-        "locks": [path.name for path in _files(node.folder / "run") if not path.name.startswith(_SHARED_LOCKS)],
+        "noted": [path.name for path in _files(node.folder / "run" / "attachments")],
+        "locks": [path.name for path in _files(node.folder / "run" / "locks") if not path.name.startswith(_SHARED_LOCKS)],
     }
     return {what: each for what, each in found.items() if each}
 

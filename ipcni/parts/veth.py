@@ -5,6 +5,7 @@ import msgspec
 from ipcni import names
 from ipcni.errors import CniError, StepFailed
 from ipcni.model import Plan
+from ipcni.parts import notes
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, Result
@@ -47,10 +48,10 @@ def unplug(req: Request, host: Host, *, there: bool) -> Plan:
     """Deletes the pair: by the pod's end, or by the host's where nobody knows in which namespace the pod's is."""
     if there:
         return render("common/unplug.sh.j2", pod=req.netns, ifname=req.ifname, veth="")
-    mine = _mac(req, host)
-    for attempt in range(_NAME_TRIES):
-        veth = names.host_veth(req.attachment, attempt)
-        if host.facts.mac(veth) == mine:
+    # The name and MAC that ADD noted: both are made of the machine's name, too, which may have changed since.
+    name, mine, *_ = (*notes.words(req, host), "", "")
+    for veth in [name] if mine else [names.host_veth(req.attachment, attempt) for attempt in range(_NAME_TRIES)]:
+        if host.facts.mac(veth) == (mine or _mac(req, host)):
             return render("common/unplug.sh.j2", veth=veth)
     return ()
 

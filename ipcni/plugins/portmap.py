@@ -5,7 +5,7 @@ import contextlib
 from ipcni import names
 from ipcni.errors import NOT_AVAILABLE, CniError
 from ipcni.model import Attachment, Plan
-from ipcni.parts import portmap_iptables, portmap_nft
+from ipcni.parts import notes, portmap_iptables, portmap_nft
 from ipcni.parts.portmap_conf import IPTABLES, NFTABLES, Conf, Flow, Ports, automatic, load, published
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
@@ -36,6 +36,8 @@ def add(req: Request, host: Host) -> Result:
     else:
         portmap_iptables.require(ports, host)
     with host.locked(_lock(req)):
+        if backend == NFTABLES:  # whose rules do not tell their network
+            host.do(notes.take(req, host, *(str(each.address.ip) for each in ports)))
         for each in ports:
             if backend == NFTABLES:
                 portmap_nft.publish(host, each)
@@ -91,9 +93,9 @@ def delete(req: Request, host: Host) -> None:
         plan, flows = _withdraw(req, host, backend, known)
         if not plan and conf.mappings:  # were they made before `backend` was changed?
             plan, flows = _withdraw(req, host, other, known)
-        host.residue(host.do(plan, keep_going=True))
-        host.residue(host.facts.unknown)
-        host.do(_forget(flows), keep_going=True)
+        left = [*host.do(plan, keep_going=True), *host.facts.unknown]
+        host.residue(left)
+        host.do(_forget(flows) + (() if left else notes.drop(req, host)), keep_going=True)
 
 
 def _withdraw(req: Request, host: Host, backend: str, known: set[str]) -> tuple[Plan, list[Flow]]:
@@ -114,11 +116,15 @@ def check(req: Request, host: Host) -> None:
 
 
 def gc(req: Request, host: Host) -> None:
-    """Takes away the chains of containers that are no more. nftables rules stay: their comments do not tell the network."""
+    """Takes away the rules of containers that are no more. All is tried."""
     valid = req.valid_attachments()
     if valid is None:
         return
     failures = host.do(portmap_iptables.stale(host, req.network, valid), keep_going=True)
+    for each in notes.stale(req, host, valid):
+        with host.locked(_lock(each)):
+            plan, flows = portmap_nft.withdraw(host, each.attachment, set(notes.words(each, host)))
+            failures += host.do(plan + _forget(flows) + notes.drop(each, host), keep_going=True)
     if failures:
         raise failures[0]
 

@@ -5,7 +5,7 @@ import msgspec
 from ipcni import names
 from ipcni.errors import CniError
 from ipcni.model import Plan
-from ipcni.parts import interface, ipam, masquerade, veth
+from ipcni.parts import interface, ipam, masquerade, notes, veth
 from ipcni.parts.ipam import DnsConf, Ipam
 from ipcni.protocol import address as addresses
 from ipcni.protocol import delegate
@@ -65,7 +65,7 @@ def _add(req: Request, host: Host, conf: Conf) -> Result:
     pod = Interface(name=req.ifname, mac=veth.pod_mac(req, host), sandbox=req.netns_path)
     ips = tuple(msgspec.structs.replace(ip, interface=1) for ip in lease.ips)
     found = Result(interfaces=(end, pod), ips=ips, routes=lease.routes, dns=conf.dns.over(lease.dns))
-    plan = _link(req, host, conf, found, ways)
+    plan = notes.take(req, host, end.name, end.mac) + _link(req, host, conf, found, ways)
     plan += interface.addresses_up(req.ifname, req.netns, found, settle=True)
     plan += _routes(req, ways)
     plan += interface.routes(req.ifname, req.netns, found)
@@ -133,13 +133,23 @@ def delete(req: Request, host: Host) -> None:
     """
     conf = req.config(Conf)
     with host.locked(names.lock("ptp", req.attachment)):
-        there = bool(req.netns_path) and host.facts.netns_there(req.netns)
-        known = veth.addresses(req, host, there=there) if conf.ip_masq else ()
-        problems: list[CniError] = list(host.do(veth.unplug(req, host, there=there), keep_going=True))
-        if conf.ip_masq:
-            host.residue(masquerade.remove(host, req.attachment, known))
-            host.residue(host.facts.unknown)
+        problems = _remove(req, host, conf)
         ipam.release(req, host, conf.ipam.type, problems)
+
+
+def _remove(req: Request, host: Host, conf: Conf) -> list[CniError]:
+    """All that is there of an attachment but its lease, and what of that could not be removed."""
+    there = bool(req.netns_path) and host.facts.netns_there(req.netns)
+    known = veth.addresses(req, host, there=there) if conf.ip_masq else ()
+    problems: list[CniError] = list(host.do(veth.unplug(req, host, there=there), keep_going=True))
+    left: list[object] = []
+    if conf.ip_masq:
+        left += masquerade.remove(host, req.attachment, known)
+        left += host.facts.unknown
+        host.residue(left)
+    if not problems and not left:
+        host.do(notes.drop(req, host), keep_going=True)
+    return problems
 
 
 def check(req: Request, host: Host) -> None:
@@ -168,8 +178,13 @@ def status(req: Request, host: Host) -> None:
 
 
 def gc(req: Request, host: Host) -> None:
-    """Removes the rules of attachments that are no more, and has IPAM do the same for leases. All is tried."""
+    """Removes links and rules of attachments that are no more, and has IPAM do the same for leases. All is tried."""
     conf = req.config(Conf)
     valid = req.valid_attachments()
-    stale = masquerade.gc(host, req.network, valid) if valid is not None else ()
-    ipam.release(req, host, conf.ipam.type, [*host.do(stale, keep_going=True)])
+    problems: list[CniError] = []
+    for each in notes.stale(req, host, valid) if valid is not None else ():
+        with host.locked(names.lock("ptp", each.attachment)):
+            problems += _remove(each, host, conf)
+    if valid is not None:
+        problems += host.do(masquerade.gc(host, req.network, valid), keep_going=True)
+    ipam.release(req, host, conf.ipam.type, problems)

@@ -931,7 +931,7 @@ def test_status(node: Node) -> None:
 def test_gc_removes_the_rules_and_leases_of_the_dead(node: Node, backend: str) -> None:
     """Of this network only."""
     pods = [node.pod() for _ in range(3)]
-    wanted = conf(node, DUAL, isGateway=True, ipMasq=True, ipMasqBackend=backend)
+    wanted = conf(node, DUAL, isGateway=True, ipMasq=True, ipMasqBackend=backend, macspoofchk=True)
     elsewhere = {**wanted, "name": "other", "bridge": "cni1", "ipam": {**wanted["ipam"], "ranges": [[{"subnet": "10.9.0.0/24"}]]}}
     node.call("ADD", wanted, pods[0], container="alive").ok()
     node.call("ADD", wanted, pods[1], container="dead").ok()
@@ -944,6 +944,11 @@ def test_gc_removes_the_rules_and_leases_of_the_dead(node: Node, backend: str) -
     assert "10.9.0.2" in text
     assert list(node.leases("podnet")) == ["10.7.0.2", "fd00:7::2"]
     assert list(node.leases("other")) == ["10.9.0.2"]
+    assert len([name for name in node.links() if name.startswith("veth")]) == 2
+    assert pods[0].ip("link", "show", "eth0")
+    assert "macspoofchk-alive-eth0" in text
+    # The other network's container has the same id, and so its rules the same comment: they are the first DEL's that comes.
+    assert "macspoofchk-dead-eth0" not in text
     node.call("GC", {**wanted, "cni.dev/valid-attachments": []}).ok()
     assert node.leases("podnet") == {}
     assert len(node.leases("other")) == 1

@@ -345,6 +345,23 @@ def test_gc_takes_what_no_attachment_claims(node: Node) -> None:
         assert sorted(chains) == sorted(map(names.dnat_chain, alive))
 
 
+def test_gc_takes_nftables_rules_of_the_dead(node: Node) -> None:
+    """Their comment is but a container id, which other networks have, too."""
+    for network, container, address in (
+        ("podnet", "cid1", V4),
+        ("podnet", "cid2", "10.9.0.3/24"),
+        ("other", "cid1", "10.9.0.4/24"),
+    ):
+        node.call("ADD", config(WEB, ips=(address,), name=network, backend="nftables"), NETNS, container=container).ok()
+    listed = [{"containerID": "cid2", "ifname": "eth0"}]
+    conf = {"cniVersion": "1.1.0", "name": "podnet", "type": "portmap", "cni.dev/valid-attachments": listed}
+    node.call("GC", conf).ok()
+    text = node.run("nft", "list", "ruleset").stdout
+    assert V4.partition("/")[0] + ":" not in text
+    assert "10.9.0.3:" in text
+    assert "10.9.0.4:" in text
+
+
 # -- other ways of iptables
 
 

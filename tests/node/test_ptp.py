@@ -274,9 +274,10 @@ def test_gc_keeps_the_living(node: Node, backend: str) -> None:
     wanted = conf(node, V4, ipMasq=True, ipMasqBackend=backend)
     for container in ("cid1", "cid2"):
         node.call("ADD", wanted, node.pod(), container=container).ok()
-    node.pods[0].delete()
     node.call("GC", {**wanted, "cni.dev/valid-attachments": [{"containerID": "cid2", "ifname": "eth0"}]}).ok()
     assert list(node.leases("podnet")) == ["10.8.0.3"]
+    assert len([name for name in node.links() if name.startswith("veth")]) == 1
+    assert node.pods[1].ip("link", "show", "eth0")
     rules = nft(node) if backend == "nftables" else "\n".join(node.rules())
     assert "10.8.0.3" in rules
     assert "10.8.0.2" not in rules
