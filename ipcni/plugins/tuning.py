@@ -1,13 +1,14 @@
 """tuning: kernel settings of the pod, and what its link is like (meta sheet 5)."""
 
 import json
+from collections.abc import Mapping
 
 import msgspec
 
 from ipcni import names
 from ipcni.errors import CniError, StepFailed
 from ipcni.model import Plan
-from ipcni.parts import interface, tuning_conf
+from ipcni.parts import interface, notes, tuning_conf
 from ipcni.parts.tuning_conf import Wanted
 from ipcni.protocol import address as addresses
 from ipcni.protocol import config
@@ -20,18 +21,21 @@ from ipcni.shell.render import render
 
 
 class Before(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What a link was like before it was changed: the content of the backup file, as the Go plugin writes it."""
+    """What was there before it was changed: the content of the backup file, as the Go plugin writes it, and the kernel settings."""
 
     mac: str | None = None
     promisc: bool | None = None
     mtu: int | None = None
     allmulti: bool | None = None
     tx_q_len: int | None = None
+    sysctl: dict[str, str] | None = None
 
     def over(self, other: "Before") -> "Before":
         """This, completed by the other."""
         pairs = zip(self.__struct_fields__, msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
-        return Before(**{name: theirs if mine is None else mine for name, mine, theirs in pairs})
+        whole = Before(**{name: theirs if mine is None else mine for name, mine, theirs in pairs})
+        both = {**(other.sysctl or {}), **(self.sysctl or {})}
+        return msgspec.structs.replace(whole, sysctl=both or None)
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -41,7 +45,7 @@ class Before(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 def add(req: Request, host: Host) -> Result:
-    """Settings first, then the link, whose state is written down before; the answer is prevResult with the new MAC."""
+    """Settings first, then the link; what was there is written down before. The answer is prevResult with the new MAC."""
     tuning_conf.check_duplicates(req.stdin)
     wanted = tuning_conf.load(req)
     tuning_conf.check_allowed(wanted)
@@ -51,51 +55,54 @@ def add(req: Request, host: Host) -> Result:
     if host.live:
         interface.open_netns(host.facts, req.netns)
     with host.locked(names.lock("tuning", req.attachment)):
-        plan = _settings(req, host, wanted)
-        if wanted.of_the_link:
-            link = host.facts.link(req.ifname, req.netns)
-            if link is None:
-                raise CniError(f'failed to get "{req.ifname}": Link not found')
-            plan += _backup(wanted, link) + _link(req, wanted, mac, _before(link))
-        _do(host, plan)
+        now = host.facts.sysctls([each.path for each in wanted.sysctls], req.netns) if wanted.sysctls else {}
+        link = host.facts.link(req.ifname, req.netns) if wanted.of_the_link else None
+        if wanted.of_the_link and link is None:
+            raise CniError(f'failed to get "{req.ifname}": Link not found')
+        before = _before(link, now)
+        plan = _backup(req, host, wanted, before) + _settings(req, wanted, before)
+        _do(host, plan + (_link(req, wanted, mac, before) if link else ()))
     if not mac:
         return prev
     links = [msgspec.structs.replace(each, mac=wanted.mac) if each.name == req.ifname else each for each in prev.interfaces]
     return msgspec.structs.replace(prev, interfaces=tuple(links))
 
 
-def _settings(req: Request, host: Host, wanted: Wanted) -> Plan:
-    if not wanted.sysctls:
-        return ()
-    now = host.facts.sysctls([each.path for each in wanted.sysctls], req.netns)
-    lines = [(f"{each.path}={each.value}", _undo(each.path, now.get(each.path, ""))) for each in wanted.sysctls]
+def _settings(req: Request, wanted: Wanted, before: Before) -> Plan:
+    values = before.sysctl or {}
+    lines = [
+        (f"{each.path}={each.value}", f"{each.path}={values[each.path]}" if each.path in values else "")
+        for each in wanted.sysctls
+    ]
     return render("tuning/sysctl.sh.j2", pod=req.netns, settings=lines)
 
 
-def _undo(path: str, value: str) -> str:
-    return f"{path}={value}" if value and "\n" not in value else ""
+def _before(link: Link | None, now: Mapping[str, str]) -> Before:
+    """What is there. A setting that reads as nothing, or as several lines, cannot be written back."""
+    known = {path: value for path, value in now.items() if value and "\n" not in value} or None
+    if link is None:
+        return Before(sysctl=known)
+    return Before(link.mac, link.promiscuity != 0, link.mtu, "ALLMULTI" in link.flags, link.txqlen, known)
 
 
-def _before(link: Link) -> Before:
-    return Before(link.mac, link.promiscuity != 0, link.mtu, "ALLMULTI" in link.flags, link.txqlen)
-
-
-def _backup(wanted: Wanted, link: Link) -> Plan:
+def _backup(req: Request, host: Host, wanted: Wanted, now: Before) -> Plan:
     """Writes down what is about to change; what an earlier ADD of this attachment wrote down was before that, and stays."""
-    now = _before(link)
     changing = Before(
         mac=now.mac if wanted.mac else None,
         promisc=now.promisc if wanted.promisc else None,
         mtu=now.mtu if wanted.mtu else None,
         allmulti=now.allmulti if wanted.allmulti is not None else None,
         tx_q_len=now.tx_q_len if wanted.txqlen is not None else None,
+        sysctl=now.sysctl,
     )
     first = _stored(wanted.backup)
     whole = first.over(changing) if first else changing
-    if whole == first:
+    if whole == (first or Before()):
         return ()
     folder, _, _ = wanted.backup.rpartition("/")
-    return render("tuning/backup.sh.j2", folder=folder, path=wanted.backup, lines=whole.lines, new=first is None)
+    return notes.take(req, host, wanted.backup) + render(
+        "tuning/backup.sh.j2", folder=folder, path=wanted.backup, lines=whole.lines, new=first is None
+    )
 
 
 def _link(req: Request, wanted: Wanted, mac: str, before: Before) -> Plan:
@@ -125,7 +132,7 @@ def _stored(path: str) -> Before | None:
 
 
 def delete(req: Request, host: Host) -> None:
-    """Gives the link back what ADD wrote down. It never fails for what it finds, and kernel settings stay as they are.
+    """Gives link and kernel settings back what ADD wrote down. It never fails for what it finds.
 
     The backup stays until all of it is restored, or until there is nothing that it could be restored to.
     """
@@ -140,12 +147,25 @@ def delete(req: Request, host: Host) -> None:
             return
         before = _stored(wanted.backup)
         link = host.facts.link(req.ifname, req.netns) if there else None
-        if before and link:
-            plan = render("tuning/restore.sh.j2", pod=req.netns, ifname=req.ifname, before=before)
+        if before and there:
+            plan = render("tuning/restore.sh.j2", pod=req.netns, ifname=req.ifname, before=before, link=link is not None)
             if failures := host.do(plan, keep_going=True):
                 host.residue(failures)
                 return
-        host.do(render("tuning/forget.sh.j2", path=wanted.backup), keep_going=True)
+        host.do(render("tuning/forget.sh.j2", path=wanted.backup) + notes.drop(req, host), keep_going=True)
+
+
+def gc(req: Request, host: Host) -> None:
+    """Removes the backups of attachments that are no more, whose namespaces nobody knows."""
+    valid = req.valid_attachments()
+    problems: list[StepFailed] = []
+    for each in notes.stale(req, host, valid) if valid is not None else ():
+        with host.locked(names.lock("tuning", each.attachment)):
+            paths = notes.words(each, host)
+            plan = render("tuning/forget.sh.j2", path=paths[0]) if paths else ()
+            problems += host.do(plan + notes.drop(each, host), keep_going=True)
+    if problems:
+        raise problems[0]
 
 
 def check(req: Request, host: Host) -> None:

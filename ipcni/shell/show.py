@@ -46,6 +46,18 @@ class Imagined(Facts):
                     return Link(name=name, mac=_given(words, "address"), mtu=int(mtu), txqlen=int(length))
         return super().link(name, netns)
 
+    def sysctls(self, paths: list[str], netns: Netns) -> dict[str, str]:
+        """Those of a link that the script makes will be the namespace's defaults."""
+        asked = {path: self._default(path, netns) for path in paths}
+        found = super().sysctls(list(dict.fromkeys(asked.values())), netns)
+        return {path: found[default] for path, default in asked.items() if default in found}
+
+    def _default(self, path: str, netns: Netns) -> str:
+        match path.split("/"):
+            case ["net", family, kind, link, *name] if super().link(link, netns) is None and self.link(link, netns):
+                return "/".join(("net", family, kind, "default", *name))
+        return path
+
     def route_dev(self, address: str, family: Family) -> str | None:
         """By the link that the script gives an address of that network, if it does."""
         for step in self._made:

@@ -96,7 +96,7 @@ def test_allmulti_false_acts_and_what_was_on_comes_back(node: Node, pod: Pod) ->
 
 
 def test_sysctls(node: Node, pod: Pod) -> None:
-    """They are no link's state: nothing is written down, and they stay."""
+    """With blanks and dots where the kernel and people have them; DEL gives back what was there."""
     pod.run("ip", "link", "set", "dev", "eth0", "name", "eth0.7")
     wanted = conf(
         node,
@@ -107,19 +107,41 @@ def test_sysctls(node: Node, pod: Pod) -> None:
         },
         args={"cni": {"sysctl": {"net/core/somaxconn": "501"}}},
     )
+    keys = ("net/ipv4/conf/eth0.7/log_martians", "net/core/somaxconn", "net/ipv4/ip_local_port_range")
+    before = {key: pod.sysctl(key) for key in keys}
     node.call("ADD", wanted, pod, ifname="eth0.7").ok()
     assert pod.sysctl("net/ipv4/conf/eth0.7/log_martians") == "1"
     assert pod.sysctl("net/core/somaxconn") == "501"
     assert pod.sysctl("net/ipv4/ip_local_port_range").split() == ["2000", "3000"]
-    assert backups(node) == {}
+    assert list(backups(node)) == ["cid1_eth0.7.json"]
     node.call("CHECK", wanted, pod, ifname="eth0.7").ok()
     node.call("DEL", wanted, pod, ifname="eth0.7").ok()
-    assert pod.sysctl("net/core/somaxconn") == "501"
+    assert {key: pod.sysctl(key) for key in keys} == before
+    assert backups(node) == {}
+
+
+def test_settings_come_back_when_the_link_is_gone(node: Node, pod: Pod) -> None:
+    """Those of the link itself are gone with it."""
+    wanted = conf(node, mtu=1400, sysctl={"net.core.somaxconn": "500", "net.ipv4.conf.IFNAME.log_martians": "1"})
+    before = pod.sysctl("net/core/somaxconn")
+    node.call("ADD", wanted, pod).ok()
+    pod.run("ip", "link", "del", "dev", "eth0")
+    node.call("DEL", wanted, pod).ok()
+    assert (pod.sysctl("net/core/somaxconn"), backups(node)) == (before, {})
+
+
+def test_gc_removes_backups_of_the_dead(node: Node, pod: Pod) -> None:
+    """Of this network, and of ours: the Go plugin's do not tell whose they are."""
+    for network, container in (("podnet", "dead"), ("podnet", "alive"), ("other", "dead2")):
+        node.call("ADD", {**conf(node, mtu=1400), "name": network}, pod, container=container).ok()
+    valid = [{"containerID": "alive", "ifname": "eth0"}]
+    node.call("GC", {**conf(node), "cniVersion": "1.1.0", "name": "podnet", "cni.dev/valid-attachments": valid}).ok()
+    assert sorted(backups(node)) == ["alive_eth0.json", "dead2_eth0.json"]
 
 
 def test_sysctls_of_args_alone(node: Node, pod: Pod) -> None:
     wanted = conf(node, args={"cni": {"sysctl": {"net.core.somaxconn": "500"}}})
-    for verb in ("ADD", "CHECK", "DEL"):
+    for verb in ("ADD", "CHECK"):
         node.call(verb, wanted, pod).ok()
     assert pod.sysctl("net/core/somaxconn") == "500"
 
