@@ -30,6 +30,13 @@ def has(feature: str) -> bool:
         run("ip", "netns", "del", name)
 
 
+@functools.cache
+def makes(link: str) -> bool:
+    """Whether this kernel has links of a kind."""
+    done = run("unshare", "--net", "ip", "link", "add", "name", "probe", "type", *link.split(), check=False)
+    return "Unknown device type" not in done.stderr
+
+
 def vm_runner() -> pathlib.Path | None:
     """The script that runs a command under another kernel, where there is one: $IPCNI_SHARED or ../shared."""
     shared = pathlib.Path(os.environ.get("IPCNI_SHARED") or ROOT.parent / "shared")

@@ -5,6 +5,7 @@ from ipcni.errors import CniError, StepFailed
 from ipcni.model import Attachment, Family, Plan
 from ipcni.protocol import address as addresses
 from ipcni.protocol.host import Host
+from ipcni.protocol.ready import require, require_iptables
 from ipcni.protocol.result import IpConfig
 from ipcni.shell.facts import Rules, iptables
 from ipcni.shell.render import render
@@ -22,12 +23,25 @@ def check_backend(configured: str | None) -> None:
         raise CniError(f'unknown ipmasq backend "{configured}"', details=f"`ipMasqBackend` is {IPTABLES} or {NFTABLES}")
 
 
-def ensure(host: Host, at: Attachment, ips: tuple[IpConfig, ...], configured: str | None) -> None:
-    """Makes the rules for a pod's addresses: with the tool configured, else with iptables, else with nft where that is all there is."""
+def _tool(host: Host, configured: str | None) -> str:
     check_backend(configured)
     alone = configured is None and host.has("nft") and not host.has("iptables")
+    return NFTABLES if alone else configured or IPTABLES
+
+
+def ready(host: Host, configured: str | None) -> None:
+    """Raises CniError 50 where `ensure` would find no tool."""
+    if _tool(host, configured) == NFTABLES:
+        require(host, tools=("nft",))
+    else:
+        require_iptables(host, 4, "nat")
+
+
+def ensure(host: Host, at: Attachment, ips: tuple[IpConfig, ...], configured: str | None) -> None:
+    """Makes the rules for a pod's addresses: with the tool configured, else with iptables, else with nft where that is all there is."""
+    tool = _tool(host, configured)
     with host.locked(names.masquerade_chain(at)):
-        host.do(_add(host, at, ips, NFTABLES if alone else configured or IPTABLES))
+        host.do(_add(host, at, ips, tool))
 
 
 def remove(host: Host, at: Attachment, known: tuple[str, ...]) -> list[StepFailed]:

@@ -8,12 +8,15 @@ from ipcni.model import Plan
 from ipcni.parts import bridge_check, bridge_link, bridge_vlan, interface, ipam, macspoof, masquerade, notes, veth
 from ipcni.parts.bridge_link import Conf
 from ipcni.protocol import address as addresses
-from ipcni.protocol import args, delegate, result
+from ipcni.protocol import args, delegate, ready, result
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, Result, Route
 from ipcni.shell.facts import Link
 from ipcni.shell.render import render
+
+TOOLS = ("ip", "sysctl")
+LINKS = ("bridge", "veth")
 
 
 def _load(req: Request) -> tuple[Conf, str]:
@@ -189,8 +192,14 @@ def check(req: Request, host: Host) -> None:
 
 
 def status(req: Request, host: Host) -> None:
-    """Whatever the IPAM plugin says; without one, fine."""
-    conf = req.config(Conf)
+    """The node has what this configuration needs, and the IPAM plugin is ready, if there is one."""
+    conf, _ = _load(req)
+    if conf.vlan or conf.trunk:
+        ready.require(host, tools=("bridge",), links=("bridge vlan_filtering 1",))
+    if conf.macspoofchk:
+        ready.require(host, tools=("nft",))
+    if conf.ip_masq:
+        masquerade.ready(host, conf.ip_masq_backend)
     if conf.ipam.type:
         delegate.call(req, host, conf.ipam.type)
 

@@ -6,6 +6,7 @@ from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, IpConfig, Result
 from ipcni.shell.render import render
 
+TOOLS = ("ip",)
 LO = "lo"
 _LOOPBACK = {"inet": "127.", "inet6": "::1"}
 

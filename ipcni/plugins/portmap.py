@@ -3,10 +3,11 @@
 import contextlib
 
 from ipcni import names
-from ipcni.errors import NOT_AVAILABLE, CniError
+from ipcni.errors import CniError
 from ipcni.model import Attachment, Plan
 from ipcni.parts import notes, portmap_iptables, portmap_nft
 from ipcni.parts.portmap_conf import IPTABLES, NFTABLES, Conf, Flow, Ports, automatic, load, published
+from ipcni.protocol import ready
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Result
@@ -132,9 +133,7 @@ def gc(req: Request, host: Host) -> None:
 def status(req: Request, host: Host) -> None:
     """There is a tool to make rules with."""
     _, _, backend = load(req, host)
-    if not host.has("nft" if backend == NFTABLES else "iptables"):
-        raise CniError(
-            f"portmap has no usable {backend}",
-            NOT_AVAILABLE,
-            "install iptables or nftables, or name the one that is there with `backend`",
-        )
+    if backend == NFTABLES:
+        ready.require(host, tools=("nft",))
+    else:
+        ready.require_iptables(host, 4, "nat")

@@ -14,6 +14,8 @@ from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, IpConfig, Result
 from ipcni.shell.render import render
 
+TOOLS = ("ip", "sysctl")
+LINKS = ("veth",)
 _FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
 
@@ -173,8 +175,11 @@ def check(req: Request, host: Host) -> None:
 
 
 def status(req: Request, host: Host) -> None:
-    """Whatever the IPAM plugin says."""
-    delegate.call(req, host, req.config(Conf).ipam.type)
+    """The node has what masquerading needs, if it is asked for, and the IPAM plugin is ready."""
+    conf = req.config(Conf)
+    if conf.ip_masq:
+        masquerade.ready(host, conf.ip_masq_backend)
+    delegate.call(req, host, conf.ipam.type)
 
 
 def gc(req: Request, host: Host) -> None:

@@ -19,6 +19,8 @@ from ipcni.shell.facts import Link
 from ipcni.shell.facts import read as read_file
 from ipcni.shell.render import render
 
+TOOLS = ("ip", "sysctl")
+
 
 class Before(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """What was there before it was changed: the content of the backup file, as the Go plugin writes it, and the kernel settings."""

@@ -12,7 +12,7 @@ import msgspec
 
 from ipcni import __version__, errors, settings
 from ipcni.errors import CniError, Interrupted
-from ipcni.protocol import config, result
+from ipcni.protocol import config, ready, result
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 
@@ -258,6 +258,8 @@ def dispatch(req: Request, host: Host) -> result.Result:
             errors.INCOMPATIBLE_VERSION,
             f'config is "{req.version}", plugin supports [{listed}]',
         )
+    if req.verb == "STATUS":
+        ready.check(host, module)
     function = getattr(module, _FUNCTIONS[req.verb], None)
     answer = function(req, host) if function else None
     return answer if isinstance(answer, result.Result) else result.Result()

@@ -20,6 +20,7 @@ _WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')  # as libxtables writes them: i
 _ESCAPED = re.compile(r"\\(.)")
 _RESOURCE_PROBLEM = 4
 _NO_BETTER_LATER = ("busy", "ermission denied", "not permitted")
+_NO_SUCH_LINKS = ("Unknown device type", "Operation not supported")
 _ABSENT = ("does not exist", "Cannot find device", "No such device")
 
 
@@ -227,6 +228,11 @@ class Facts:
         for path, _, value in (line.partition(":") for line in done.out.splitlines()):
             found.setdefault(path.removeprefix("/proc/sys/"), []).append(value)
         return {path: "\n".join(lines) for path, lines in found.items()}
+
+    def makes(self, link: str) -> bool:
+        """Whether the kernel has links of that kind (and options); tried in a namespace that is gone with the question."""
+        done = self._ask(("unshare", "--net", "ip", "link", "add", "name", "probe", "type", *link.split()), None)
+        return not any(text in done.err for text in _NO_SUCH_LINKS)
 
     def mac(self, link: str) -> str | None:
         """The hardware address of a link of the node, without starting a process, or None where there is no such link."""
