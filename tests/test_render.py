@@ -6,7 +6,7 @@ import shlex
 import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipcni.errors import CniError
@@ -25,6 +25,7 @@ def test_a_value_stays_one_word(value: str) -> None:
     assert (step.into, step.netns) == ("", None)
 
 
+@settings(deadline=None)  # it starts a shell
 @given(st.lists(ONE_LINE.filter(lambda text: not text.startswith("-")), min_size=1, max_size=4))
 def test_the_shell_sees_the_same_words(values: list[str]) -> None:
     """What is printed for people is what sh makes of it."""

@@ -53,6 +53,7 @@ def locked(path: str, timeout: float, *, mode: int = 0o600, keep: bool = False, 
                 if not keep:
                     with contextlib.suppress(OSError):
                         os.unlink(path)
+                filelock.unlock_descriptor(fd)  # a shell of ours may have it, too
             return
         finally:
             os.close(fd)

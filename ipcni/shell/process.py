@@ -1,6 +1,9 @@
 """Starting programs: the only module that does, and it does so through `sh`."""
 
 import contextlib
+import os
+import select
+import shlex
 import shutil
 import signal
 import threading
@@ -83,6 +86,135 @@ def process(argv: tuple[str, ...], stdin: str | bytes, env: Mapping[str, str], t
     if late.is_set():
         return Done(OUT_OF_TIME, out, err + f"{argv[0]}: killed after {timeout:g} s (command_timeout)", _ms(started))
     return Done(running.exit_code, out, err, _ms(started))
+
+
+class Shell:
+    """A /bin/sh that runs one command after the other: a program then costs its own start, and no fork of Python.
+
+    It comes with the first command, and again after one that was killed. Its process group is its own.
+    """
+
+    def __init__(self) -> None:
+        self._running: sh.RunningCommand | None = None
+        self._script = self._status = -1
+        self._out, self._err = os.memfd_create("stdout"), os.memfd_create("stderr")
+        self._path = ""
+        self._held: set[int] = set()
+
+    def run(self, argv: tuple[str, ...], stdin: str, path: str, timeout: float, keep: set[int]) -> Done:
+        """Runs one program of the folders in `path` to its end, `timeout` seconds at most.
+
+        `keep` are descriptors, of locks, that shall stay open as long as a command runs, whatever becomes of the caller.
+        """
+        started = time.monotonic()
+        if "/" not in argv[0] and shutil.which(argv[0], path=path) is None:
+            return Done(127, "", f"{argv[0]}: not found in {path}", 0)
+        if self._running is not None and not keep <= self._held:
+            self.stop()
+        try:
+            if self._running is None:
+                self._start(path, keep)
+            lines = [] if path == self._path else [f"PATH={shlex.quote(path)}"]
+            self._path = path
+            command = shlex.join(argv) + " 3>&-"
+            if stdin:
+                mark = "END"
+                while f"\n{mark}\n" in f"\n{stdin}":
+                    mark += "_"
+                lines += [f"{command} <<'{mark}'", stdin + mark]
+            else:
+                lines.append(f"{command} </dev/null")
+            status = self._say("\n".join([*lines, "echo $? >&3", ""]), timeout)
+        except (sh.CommandNotFound, sh.ForkException, OSError) as error:
+            self._kill(signal.SIGKILL)
+            return Done(126, "", str(error).strip().splitlines()[-1], _ms(started))
+        except BaseException:
+            # We are to stop, and so is the command; what it did by then is undone next.
+            self._kill(signal.SIGTERM)
+            raise
+        out, err = self._told(self._out), self._told(self._err)
+        if status == OUT_OF_TIME:
+            return Done(OUT_OF_TIME, out, err + f"{argv[0]}: killed after {timeout:g} s (command_timeout)", _ms(started))
+        return Done(status, out, err, _ms(started))
+
+    def stop(self) -> None:
+        """Ends the shell, once it is through with what it was told."""
+        if self._running is not None:
+            os.close(self._script)
+            os.close(self._status)
+            self._running = None
+
+    def _start(self, path: str, keep: set[int]) -> None:
+        read, self._script = os.pipe()
+        self._status, write = os.pipe()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD_TO_STOP)
+
+        def unmask() -> None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+        try:
+            with open(read, "rb", 0) as script:
+                self._running = sh.Command("/bin/sh")(
+                    _in=script,
+                    _out=self._out,
+                    _err=self._err,
+                    _env={"PATH": path, "LC_ALL": "C"},
+                    _ok_code=_ANY_STATUS,
+                    _bg=True,
+                    _bg_exc=False,
+                    _new_group=True,
+                    _pass_fds=keep or {2},
+                    _preexec_fn=unmask,
+                )
+        finally:
+            unmask()
+        self._path, self._held = path, set(keep)
+        try:
+            # Descriptor 3 tells us how commands end; they don't get it themselves.
+            self._say(f"exec 3>/proc/{os.getpid()}/fd/{write}; echo 0 >&3\n", _GRACE)
+        finally:
+            os.close(write)
+
+    def _say(self, script: str, timeout: float) -> int:
+        """Has lines run that end by telling a status: what it is (128 and above, for signals, as negative numbers)."""
+        data = script.encode()
+        deadline = time.monotonic() + timeout
+        told = b""
+        while not told.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            readable, writable, _ = select.select([self._status], [self._script] if data else [], [], max(left, 0))
+            if readable:
+                part = os.read(self._status, 16)
+                if not part:
+                    raise OSError("/bin/sh has ended")
+                told += part
+            elif writable:
+                data = data[os.write(self._script, data[:4096]) :]
+            elif left <= 0:
+                self._kill(signal.SIGKILL)
+                return OUT_OF_TIME
+        status = int(told)
+        return 128 - status if status > 128 else status
+
+    def _kill(self, number: int) -> None:
+        """Ends the shell and the command it runs, for good within the time of grace."""
+        if (running := self._running) is None:
+            return
+        self.stop()
+        deadline = time.monotonic() + _GRACE
+        with contextlib.suppress(OSError):
+            running.signal_group(number)
+            while time.monotonic() < deadline:
+                os.killpg(running.pgid, 0)
+                time.sleep(0.005)
+            running.signal_group(signal.SIGKILL)
+
+    @staticmethod
+    def _told(stream: int) -> str:
+        text = os.pread(stream, os.fstat(stream).st_size, 0)
+        os.ftruncate(stream, 0)
+        os.lseek(stream, 0, os.SEEK_SET)
+        return _text(text)
 
 
 def _text(stream: bytes | str | None) -> str:

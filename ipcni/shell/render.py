@@ -16,6 +16,7 @@ Every `{{ value }}` becomes exactly one shell word (a tuple: that many), whateve
 
 import contextlib
 import functools
+import os
 import shlex
 from importlib import resources
 
@@ -59,11 +60,23 @@ class _Rendered(str):
     """Text that is shell already."""
 
 
+class _Compiled(jinja2.FileSystemBytecodeCache):
+    """Templates compiled by whoever used them first; Jinja compares them with their source. A folder that cannot be written to is fine."""
+
+    def dump_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        with contextlib.suppress(OSError):
+            super().dump_bytecode(bucket)
+
+
 @functools.cache
 def _environment() -> jinja2.Environment:
     folder = str(resources.files("ipcni") / "templates")
+    compiled = os.path.join(folder, "__pycache__")
+    with contextlib.suppress(OSError):
+        os.makedirs(compiled, exist_ok=True)
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
+        bytecode_cache=_Compiled(compiled),
         finalize=_finalize,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -15,7 +15,7 @@ from ipcni.shell import files
 from ipcni.shell.batch import Batch
 from ipcni.shell.facts import Facts, busy
 from ipcni.shell.locks import locked
-from ipcni.shell.process import OUT_OF_TIME, process, search_path
+from ipcni.shell.process import OUT_OF_TIME, Shell, process, search_path
 
 _TRIES = 4
 
@@ -28,11 +28,12 @@ class Runner:
 
     live = True
 
-    def __init__(self, settings: Settings, env: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, env: Mapping[str, str], shell: Shell | None = None) -> None:
         self.settings = settings
+        self._shell = shell or Shell()
         self.facts = Facts(self.ask)
         self.log: list[dict[str, object]] = []
-        self._env = {"PATH": search_path(env), "LC_ALL": "C"}
+        self._path = search_path(env)
         self._plugin: list[str] = []
         self._undo: list[Step | Callable[[], object]] = []
         self._undoing = False
@@ -241,11 +242,11 @@ class Runner:
         return done
 
     def _process(self, argv: tuple[str, ...], stdin: str) -> Done:
-        return process(argv, stdin, self._env, self.settings.command_timeout, self._fds)
+        return self._shell.run(argv, stdin, self._path, self.settings.command_timeout, self._fds)
 
     def has(self, tool: str) -> bool:
         """Whether there is such a program."""
-        return shutil.which(tool, path=self._env["PATH"]) is not None
+        return shutil.which(tool, path=self._path) is not None
 
     def _note(self, argv: tuple[str, ...], stdin: str, done: Done, steps: list[Step], *, look: bool = False) -> None:
         entry: dict[str, object] = {"plugin": self._name, "argv": argv, "status": done.status, "ms": done.ms}

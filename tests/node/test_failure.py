@@ -136,10 +136,9 @@ def test_ip6tables_refuses(node: Node, tmp_path: pathlib.Path, plugin: str) -> N
 
 
 def test_ip6tables_is_missing(node: Node, tmp_path: pathlib.Path) -> None:
-    """A program that is there and cannot be started comes as near to it as a folder in front of PATH can."""
-    env = tools(tmp_path / "tools", ip6tables="", ip6tables_restore="")
-    for name in ("ip6tables", "ip6tables-restore"):
-        (tmp_path / "tools" / name).write_text("#!/no/such/interpreter\n")
+    """A program that says what a shell would comes as near to it as a folder in front of PATH can."""
+    absent = "echo not found >&2; exit 127"
+    env = tools(tmp_path / "tools", ip6tables=absent, ip6tables_restore=absent)
     told(node.call("ADD", published(), node.pod(), env=env), 999, "ip6tables")
     undone(node)
 
