@@ -2,11 +2,14 @@
 
 import os
 import shlex
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 
 Family = Literal[4, 6]
+
+HERE = "/proc/$$/ns/net"  # the node's own namespace, to a command in a pod's: the shell that runs the command is of the node
 
 NAMED_NETNS = "/run/netns"
 
@@ -42,6 +45,11 @@ def command_words(argv: tuple[str, ...], netns: Netns | None) -> tuple[str, ...]
     return netns.words + argv
 
 
+def line(words: Iterable[str]) -> str:
+    """Words as a line of shell; of all their characters only HERE's dollars mean something."""
+    return " ".join(word if word == HERE else shlex.quote(word) for word in words)
+
+
 class Step(msgspec.Struct, frozen=True):
     """One command of a script, and what its template says about it.
 
@@ -72,23 +80,23 @@ class Step(msgspec.Struct, frozen=True):
     @property
     def command(self) -> str:
         """The command as one line that can be pasted into a shell, without its guards."""
-        line = shlex.join(self.words)
+        text = line(self.words)
         if not self.into:
-            return line
+            return text
         noclobber = "set -C; " if self.new else ""
-        return f"(umask 077; {noclobber}{line} > {shlex.quote(self.into)})"
+        return f"(umask 077; {noclobber}{text} > {shlex.quote(self.into)})"
 
     def shell(self) -> str:
         """The command with its guards (unless, until, ok), as one line of POSIX shell."""
-        line = self.command
+        text = self.command
         if self.until is not None:
             tries = max(1, round(self.within / 0.05))
-            line = f'for try in $(seq {tries}); do [ "$({line})" = {shlex.quote(self.until)} ] && break; sleep 0.05; done'
+            text = f'for try in $(seq {tries}); do [ "$({text})" = {shlex.quote(self.until)} ] && break; sleep 0.05; done'
         if self.unless:
-            line = f"{shlex.join(command_words(self.unless, self.netns))} >/dev/null 2>&1 || {line}"
+            text = f"{line(command_words(self.unless, self.netns))} >/dev/null 2>&1 || {text}"
         if self.ok:
-            line += " || true"
-        return line
+            text += " || true"
+        return text
 
 
 Plan = tuple[Step, ...]

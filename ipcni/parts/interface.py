@@ -1,5 +1,7 @@
 """The pod's interface: given what a result says, and compared with it (main sheet 1.7, 1.10)."""
 
+from collections.abc import Iterable
+
 import msgspec
 
 from ipcni.errors import CniError
@@ -83,6 +85,21 @@ def _route(each: Route, gateways: dict[int, str], name: str) -> RouteLine:
     elif not gw and family == 4:
         words += ["scope", "global"]  # iproute2 would take `link`, the reference plugins don't
     return RouteLine(tuple(words), f"{each.dst} via {gw or '<nil>'} dev {name}")
+
+
+def kept(found: Iterable[KernelRoute], link: str, family: int) -> list[tuple[str, ...]]:
+    """The routes through a link that the kernel drops when the link goes down, each as what stands behind `ip route add`: those it
+    has not made itself, and which no router announces. What needs no gateway comes first, for gateways are reached by it."""
+    mine = [route for route in found if route.dev == link and route.protocol not in ("kernel", "ra")]
+    return [_again(route, family) for route in sorted(mine, key=lambda route: bool(route.gateway))]
+
+
+def _again(route: KernelRoute, family: int) -> tuple[str, ...]:
+    everywhere = "::/0" if family == 6 else "0.0.0.0/0"
+    words = [everywhere if route.dst == "default" else route.dst]
+    for key, value in (("via", route.gateway), ("proto", route.protocol), ("scope", route.scope), ("src", route.prefsrc)):
+        words += [key, value] if value else []
+    return (*words, *(("metric", str(route.metric)) if route.metric else ()))
 
 
 def in_result(prev: Result, req: Request) -> Interface:

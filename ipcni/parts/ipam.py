@@ -39,8 +39,8 @@ def lease(req: Request, host: Host, plugin: str) -> Result:
 
 
 def in_process(req: Request, plugin: str) -> bool:
-    """Whether the addresses can be known before any link is made: our own IPAM needs none."""
-    return delegate.is_ours(delegate.find(plugin, req.path))
+    """Whether the addresses can be known before any link is made: our own IPAM needs none, but for DHCP."""
+    return plugin != "dhcp" and delegate.is_ours(delegate.find(plugin, req.path))
 
 
 def release(req: Request, host: Host, plugin: str, problems: list[CniError]) -> None:

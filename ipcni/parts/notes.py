@@ -27,14 +27,14 @@ def take(req: Request, host: Host, *words: str) -> Plan:
     """Notes the attachment, with what will be needed to remove what it has on the node. Comes before anything is made."""
     mine = path(req, host)
     there = read(mine)
-    if there is not None and there.split() == list(words):
+    if there is not None and there.split("\n") == list(words):
         return ()
     return render("common/note.sh.j2", folder=_folder(req, host), path=mine, words=words, first=there is None)
 
 
 def words(req: Request, host: Host) -> tuple[str, ...]:
     """What `take` was given; nothing where there is no note."""
-    return tuple((read(path(req, host)) or "").split())
+    return tuple((read(path(req, host)) or "").splitlines())
 
 
 def drop(req: Request, host: Host) -> Plan:

@@ -138,7 +138,7 @@ def _pod(req: Request, conf: Conf, found: Result, veth: str) -> Plan:
         plan += render("bridge/pod.sh.j2", pod=req.netns, ifname=req.ifname, dad=conf.enabledad)
         plan += interface.configure(req.ifname, req.netns, found, settle=conf.enabledad)
     else:
-        plan += render("bridge/up.sh.j2", pod=req.netns, ifname=req.ifname)
+        plan += render("common/up.sh.j2", pod=req.netns, ifname=req.ifname)
     return plan + render("bridge/wait.sh.j2", veth=veth)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from ipcni.model import Netns, Plan, Step, command_words
+from ipcni.model import HERE, Netns, Plan, Step, command_words
 
 FILES = ("printf", "mkdir", "rm", "mv", "sync", "cat")
 _PLAIN = re.compile(r"[^\s#\"'\\]+")
@@ -65,7 +65,7 @@ def carrier(step: Step) -> str:
     if step.unless or step.until is not None:
         return "file" if step.argv[0] == "cat" else "exec"
     match step.argv:
-        case ("ip" | "tc" | "bridge" as tool, *words) if all(_PLAIN.fullmatch(word) for word in words):
+        case ("ip" | "tc" | "bridge" as tool, *words) if HERE not in words and all(_PLAIN.fullmatch(word) for word in words):
             return tool
         case ("sysctl", "-qw", *_):
             return "sysctl"

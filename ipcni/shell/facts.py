@@ -33,6 +33,7 @@ class Address(msgspec.Struct, frozen=True, rename={"length": "prefixlen"}):
     scope: str = "global"
     tentative: bool = False
     dadfailed: bool = False
+    nodad: bool = False
 
     @property
     def text(self) -> str:
@@ -41,10 +42,13 @@ class Address(msgspec.Struct, frozen=True, rename={"length": "prefixlen"}):
 
 
 class LinkData(msgspec.Struct, frozen=True):
-    """What a kind of link has of its own; bridges have these."""
+    """What a kind of link has of its own: bridges the first two, macvlan and ipvlan a mode, VLANs an id, VRFs a table."""
 
     vlan_filtering: int = 0
     vlan_default_pvid: int = 0
+    mode: str | int = ""
+    id: str | int = 0
+    table: int = 0
 
 
 class LinkInfo(msgspec.Struct, frozen=True):
@@ -65,6 +69,7 @@ class Link(msgspec.Struct, frozen=True, rename={"name": "ifname", "mac": "addres
     promiscuity: int = 0
     txqlen: int = 0
     peer_index: int = 0
+    ifalias: str = ""
     linkinfo: LinkInfo = LinkInfo()
     addr_info: tuple[Address, ...] = ()
 
@@ -93,6 +98,10 @@ class Route(msgspec.Struct, frozen=True):
     dst: str
     gateway: str = ""
     dev: str = ""
+    protocol: str = ""
+    scope: str = ""
+    prefsrc: str = ""
+    metric: int = 0
     nexthops: tuple[Hop, ...] = ()
 
 

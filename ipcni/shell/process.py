@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import sh
 
-from ipcni.model import Done
+from ipcni.model import Done, line
 
 STANDARD_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 OUT_OF_TIME = 124  # the status of timeout(1)
@@ -116,7 +116,7 @@ class Shell:
                 self._start(path, keep)
             lines = [] if path == self._path else [f"PATH={shlex.quote(path)}"]
             self._path = path
-            command = shlex.join(argv) + " 3>&-"
+            command = line(argv) + " 3>&-"
             if stdin:
                 mark = "END"
                 while f"\n{mark}\n" in f"\n{stdin}":

@@ -160,10 +160,10 @@ def _directive(step: Step, text: str) -> Step:
 
 
 def _command(step: Step, text: str) -> tuple[str, ...]:
-    """A directive's own command: as it stands, or this step's with another flag."""
+    """A directive's own command: as it stands, or this step's with another flag. One of the node may reach into a pod."""
     words = shlex.split(text)
     if len(words) > 1 or not words[0].startswith("-"):
-        return _lift(words)[1]
+        return _lift(words)[1] if step.netns else tuple(words)
     argv = list(step.argv)
     at = next(i for i, word in enumerate(argv) if word in _SWAPPED)
     if argv[at] == "-I" and argv[at + 2].isdigit():

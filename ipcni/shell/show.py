@@ -9,10 +9,11 @@ import msgspec
 
 from ipcni.errors import CniError, StepFailed
 from ipcni.model import NAMED_NETNS, Done, Family, Netns, Plan, Step, command_words
+from ipcni.model import line as line_of
 from ipcni.protocol import address as addresses
 from ipcni.settings import Settings
 from ipcni.shell import batch as batches
-from ipcni.shell.facts import Ask, Facts, Link
+from ipcni.shell.facts import Address, Ask, Facts, Link, Route
 from ipcni.shell.run import Runner
 
 
@@ -29,6 +30,9 @@ class NotOursError(CniError):
     """Another suite's plugin would be run here, and what follows depends on its answer."""
 
 
+_MAKES = (("ip", "link", "add"), ("ip", "tuntap", "add"))
+
+
 class Imagined(Facts):
     """Questions to the node, answered as they will have to be once the script has run so far."""
 
@@ -38,13 +42,53 @@ class Imagined(Facts):
 
     def link(self, name: str, netns: Netns | None = None) -> Link | None:
         """A pod's link as the script makes it, if it does."""
-        for step in self._made if netns else ():
-            if step.argv[:3] == ("ip", "link", "add") and netns in (step.netns, Netns(_given(step.argv, "netns"))):
+        first = name
+        for step in reversed(self._made if netns else []):
+            if step.argv[:4] == ("ip", "link", "set", "dev") and step.netns == netns and _given(step.argv, "name") == first:
+                first = step.argv[4]  # what it was called before
+            if step.argv[:3] in _MAKES and netns in (step.netns, Netns(_given(step.argv, "netns"))):
                 words = step.argv[step.argv.index("peer") :] if "peer" in step.argv else step.argv
-                if _given(words, "name") == name:
-                    mtu, length = _given(words, "mtu") or 1500, _given(words, "txqueuelen") or 1000
-                    return Link(name=name, mac=_given(words, "address"), mtu=int(mtu), txqlen=int(length))
+                if _given(words, "name") == first:
+                    return self._link(name, words, step.netns)
         return super().link(name, netns)
+
+    def _link(self, name: str, words: tuple[str, ...], netns: Netns | None) -> Link:
+        """The link that a command makes: what the command does not say is the master's."""
+        above = super().link(_given(words[3:], "link"), netns) if "link" in words[3:] else None
+        mtu = _given(words, "mtu") or (above.mtu if above else 1500)
+        mac = _given(words, "address") or (above.mac if above else "")
+        return Link(
+            name=name,
+            mac=mac,
+            mtu=int(mtu),
+            txqlen=int(_given(words, "txqueuelen") or 1000),
+            addr_info=tuple(self._addresses(name)),
+        )
+
+    def _addresses(self, name: str) -> Iterator[Address]:
+        for step in self._made:
+            if step.netns and step.argv[:3] == ("ip", "addr", "add") and _given(step.argv, "dev") == name:
+                address, _, length = step.argv[3].partition("/")
+                yield Address(local=address, length=int(length), family="inet6" if ":" in address else "inet")
+
+    def routes(self, family: Family, netns: Netns | None = None, table: str = "main") -> tuple[Route, ...]:
+        """Those of the namespace, and those of the script."""
+        return (*super().routes(family, netns, table), *self._routes(family, netns, table))
+
+    def _routes(self, family: Family, netns: Netns | None, table: str) -> Iterator[Route]:
+        for step in self._made:
+            words = step.argv
+            if (step.netns, words[:3]) != (netns, ("ip", "route", "prepend")):
+                continue
+            if addresses.family(words[3]) == family and (_given(words, "table") or "main") == table:
+                yield Route(
+                    dst=words[3],
+                    gateway=_given(words, "via"),
+                    dev=_given(words, "dev"),
+                    protocol="boot",
+                    scope=_given(words, "scope"),
+                    metric=int(_given(words, "metric") or 0),
+                )
 
     def sysctls(self, paths: list[str], netns: Netns) -> dict[str, str]:
         """Those of a link that the script makes will be the namespace's defaults."""
@@ -182,7 +226,7 @@ def script(blocks: Iterable[Block], *, undo: bool = False, as_run: bool = False)
             why = step.why
             lines.append(step.shell())
             if undo and step.undo:
-                lines.append(f"#   undo: {shlex.join(command_words(step.undo, step.netns))}")
+                lines.append(f"#   undo: {line_of(command_words(step.undo, step.netns))}")
     return "\n".join(lines) + "\n"
 
 
@@ -194,9 +238,9 @@ def title(block: Block) -> str:
 def _joined(batch: batches.Batch) -> list[str]:
     """One process of a plan, its standard input as a here-document."""
     if batch.stdin:
-        return [f"{shlex.join(batch.argv)} <<'EOF'", *batch.stdin.rstrip("\n").split("\n"), "EOF"]
+        return [f"{line_of(batch.argv)} <<'EOF'", *batch.stdin.rstrip("\n").split("\n"), "EOF"]
     if batch.carrier == "sysctl":
-        return [shlex.join(batch.argv)]
+        return [line_of(batch.argv)]
     return [step.shell() for step in batch.steps]
 
 
@@ -228,7 +272,7 @@ def markdown(blocks: Iterable[Block], *, undo: bool = False) -> str:
             why = step.why
             code.append(step.shell())
             if undo and step.undo:
-                code.append(f"#   undo: {shlex.join(command_words(step.undo, step.netns))}")
+                code.append(f"#   undo: {line_of(command_words(step.undo, step.netns))}")
     close()
     return "\n\n".join(parts) + "\n"
 
@@ -249,7 +293,7 @@ def document(blocks: Iterable[Block]) -> list[dict[str, object]]:
 
 def _facts(step: Step) -> dict[str, object]:
     extra = {
-        "undo": shlex.join(command_words(step.undo, step.netns)) if step.undo else "",
+        "undo": line_of(command_words(step.undo, step.netns)) if step.undo else "",
         "unless": shlex.join(command_words(step.unless, step.netns)) if step.unless else "",
         "ok": list(step.ok),
         "until": step.until,

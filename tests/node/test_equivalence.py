@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.kernel import PROBES
 from tests.lab import BIN, Node, Pod, run
 from tests.state import differences, settle, snapshot
 
@@ -77,6 +78,35 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
         PORTMAP,
     ],
 }
+ROUTED = {**DUAL, "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}, {"dst": "198.51.100.0/24", "gw": "10.7.0.9", "priority": 7}]}
+CHILDREN: dict[str, list[dict[str, Any]]] = {
+    "macvlan": [{"type": "macvlan", "master": "mst", "ipam": DUAL}],
+    "macvlan, all keys": [
+        {
+            "type": "macvlan",
+            "master": "mst",
+            "mode": "vepa",
+            "mtu": 1300,
+            "mac": "c2:11:22:33:44:55",
+            "bcqueuelen": 500,
+            "ipam": V4,
+        },
+        TUNING,
+    ],
+    "macvlan, passthru": [{"type": "macvlan", "master": "mst", "mode": "passthru"}],
+    "ipvlan": [{"type": "ipvlan", "master": "mst", "mode": "l3", "mtu": 1300, "ipam": DUAL}],
+    "vlan": [{"type": "vlan", "master": "mst", "vlanId": 77, "mtu": 1300, "ipam": DUAL}],
+    "dummy": [{"type": "dummy", "ipam": DUAL}],
+    "tap": [{"type": "tap", "multiQueue": True, "mtu": 1400, "owner": 54321, "ipam": V4}],
+    "vrf": [{"type": "macvlan", "master": "mst", "ipam": ROUTED}, {"type": "vrf", "vrfname": "blue"}],
+    "vrf, table": [{"type": "bridge", "ipam": ROUTED}, {"type": "vrf", "vrfname": "blue", "table": 42}],
+    "tap, owner and group": [{"type": "tap", "owner": 54321, "group": 54322, "mac": "c2:11:22:33:44:55"}],
+}
+CHAINS |= CHILDREN
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.kernel(each["type"]) for each in chain if each["type"] in PROBES])
+    for name, chain in CHAINS.items()
+]
 
 
 def conflist(chain: list[dict[str, Any]], node: Node, version: str) -> pathlib.Path:
@@ -138,13 +168,31 @@ def settled_differences(left: Node, left_pod: Pod, right: Node, right_pod: Pod) 
     return found
 
 
-@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("chain", NAMES)
 @pytest.mark.parametrize("form", [[], ["--as-run"]], ids=["as printed", "as run"])
 def test_the_script_does_what_the_plugins_do(chain: str, form: list[str], node: Node, other_node: Node) -> None:
     """ADD of a first and of a second pod, then DEL of the first."""
     version = "1.0.0"
     paths = [conflist(CHAINS[chain], each, version) for each in (node, other_node)]
     pods = [each.pod() for each in (node, other_node)]
+    for each in (node, other_node) if chain in CHILDREN else ():
+        each.run(
+            "ip",
+            "link",
+            "add",
+            "mst",
+            "address",
+            "02:00:00:00:00:aa",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "far",
+            "address",
+            "02:00:00:00:00:ab",
+        )
+        for name in ("mst", "far"):
+            each.run("ip", "link", "set", name, "up")
     for verb in ("ADD", "DEL"):
         before = state(node, pods[0])
         script = on_node(node, str(BIN / "ipcni"), "explain", verb, *commands(node, pods[0], paths[0]), *form).stdout

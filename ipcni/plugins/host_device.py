@@ -1,0 +1,220 @@
+"""host-device: a link of the node that is the pod's for a while (main sheet 7)."""
+
+import msgspec
+
+from ipcni import names
+from ipcni.errors import CniError
+from ipcni.model import Netns, Plan
+from ipcni.parts import child, device, interface, ipam, notes
+from ipcni.parts.device import Conf
+from ipcni.protocol import delegate
+from ipcni.protocol.host import Host
+from ipcni.protocol.request import Request
+from ipcni.protocol.result import Interface, Result
+from ipcni.shell.facts import Address, Link
+from ipcni.shell.render import render
+
+TOOLS = ("ip",)
+
+
+class Before(msgspec.Struct, frozen=True):
+    """What a link was like on the node, and in which namespace it is now: the lines of a note, each with its own word in front."""
+
+    device: str = ""
+    netns: str = ""
+    mac: str = ""
+    mtu: str = ""
+    state: str = ""
+    addresses: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        single = (self.device, self.netns, self.mac, self.mtu, self.state)
+        return (*single, *(f"address {each}" for each in self.addresses), *(f"route {each}" for each in self.routes))
+
+
+def add(req: Request, host: Host) -> Result:
+    """Lease, move, addresses."""
+    conf = req.config(Conf)
+    wanted = device.find(req, host)
+    interface.check_name(req.ifname)
+    if host.live:
+        interface.open_netns(host.facts, req.netns)
+    with host.locked(names.lock("host-device", req.attachment)):
+        lease = child.early_lease(req, host, conf.ipam.type)
+        if not wanted.link:
+            return _userspace(req, host, conf, lease)
+        link = host.facts.link(wanted.link)
+        if link is None:
+            raise CniError("failed to find host device: Link not found", details=f"there is no link {wanted.link} on the node")
+        if host.live and host.facts.link(req.ifname, req.netns):
+            # The kernel would move the link first, and then find that it cannot be called so.
+            raise CniError(
+                f"failed to move link {link.name} to container NS: file exists", details=f"the pod has a {req.ifname} already"
+            )
+        before = _before(req, host, link)
+        host.do(notes.take(req, host, *before.lines))
+        host.on_undo(lambda: host.do(_restored(before), keep_going=True))
+        make = render(
+            "host-device/move.sh.j2",
+            pod=req.netns,
+            netns=req.netns.name or req.netns.path,
+            device=link.name,
+            ifname=req.ifname,
+        )
+        return child.attach(req, host, make, link.mac, lease, conf.ipam.type, conf.dns)
+
+
+def _userspace(req: Request, host: Host, conf: Conf, lease: Result | None) -> Result:
+    """A device that a program in the pod drives has no link: the answer is all there is."""
+    if lease is None and conf.ipam.type:
+        lease = ipam.lease(req, host, conf.ipam.type)
+    given = lease or Result()
+    ips = tuple(msgspec.structs.replace(ip, interface=0) for ip in given.ips)
+    pod = Interface(name=req.ifname, sandbox=req.netns_path)
+    return Result(interfaces=(pod,), ips=ips, routes=given.routes, dns=conf.dns)
+
+
+def _before(req: Request, host: Host, link: Link) -> Before:
+    routes: list[tuple[str, ...]] = []
+    if link.addresses:
+        routes = interface.kept(host.facts.routes(4), link.name, 4) + interface.kept(host.facts.routes(6), link.name, 6)
+    return Before(
+        device=link.name,
+        netns=req.netns_path,
+        mac=link.mac,
+        mtu=str(link.mtu),
+        state="up" if link.up else "down",
+        addresses=tuple(_address(each) for each in link.addresses if each.scope != "link"),
+        routes=tuple(" ".join(words) for words in routes),
+    )
+
+
+def _address(each: Address) -> str:
+    words = (each.text, *(("brd", "+") if each.family == "inet" else ()), *(("nodad",) if each.nodad else ()))
+    return " ".join(words)
+
+
+def _restored(before: Before, now: Link | None = None) -> Plan:
+    """What makes the link on the node as it was; of MAC and MTU what differs from `now`."""
+    settings = [
+        (key, wanted)
+        for key, wanted, there in (
+            ("address", before.mac, now.mac if now else ""),
+            ("mtu", before.mtu, str(now.mtu) if now else ""),
+        )
+        if wanted and there and wanted != there
+    ]
+    return render(
+        "host-device/restore.sh.j2",
+        device=before.device,
+        settings=[*settings, *(((before.state,),) if before.state == "up" else ())],
+        addresses=[tuple(each.split()) for each in before.addresses],
+        routes=[tuple(each.split()) for each in before.routes],
+    )
+
+
+def _noted(req: Request, host: Host) -> Before:
+    lines = notes.words(req, host)
+    device, netns, mac, mtu, state = (*lines[:5], *[""] * 5)[:5]
+    more = [line.partition(" ") for line in lines[5:]]
+    return Before(
+        device=device,
+        netns=netns,
+        mac=mac,
+        mtu=mtu,
+        state=state,
+        addresses=tuple(text for key, _, text in more if key == "address"),
+        routes=tuple(text for key, _, text in more if key == "route"),
+    )
+
+
+def delete(req: Request, host: Host) -> None:
+    """Gives the link back to the node as it was, and the lease; what is done already is fine. All is tried."""
+    plugin = req.config(Conf).ipam.type
+    with host.locked(names.lock("host-device", req.attachment)):
+        ipam.release(req, host, plugin, _give_back(req, host))
+
+
+def _give_back(req: Request, host: Host) -> list[CniError]:
+    """What of the link could not be given back. A namespace that nobody names any more is in the note."""
+    before = _noted(req, host)
+    pod: Netns | None = Netns(req.netns_path or before.netns)
+    link = host.facts.link(req.ifname, pod) if pod and pod.path and host.facts.netns_there(pod) else None
+    if link is None and before.device:
+        pod, link = None, _left_on_the_node(host, before)
+    if link is not None:
+        try:
+            _move_back(req, host, link, before, pod)
+        except CniError as error:
+            return [error]
+    host.do(notes.drop(req, host), keep_going=True)
+    return []
+
+
+def _left_on_the_node(host: Host, before: Before) -> Link | None:
+    """The link that the kernel gave back when the pod's namespace went, under whatever name."""
+    mine = (link for link in host.facts.links().values() if link.ifalias == before.device and link.mac == before.mac)
+    return next(mine, None)
+
+
+def _move_back(req: Request, host: Host, link: Link, before: Before, pod: Netns | None) -> None:
+    device = link.ifalias or before.device
+    if not device and not _has_link(req, host):
+        return
+    if not device:
+        raise CniError(
+            f'failed to find original ifname for "{req.ifname}" (alias is not set)',
+            details="give the link its old name as alias (`ip link set dev … alias NAME`), and call DEL again",
+        )
+    if host.facts.mac(device):
+        # The kernel would move the link first, and then find that it cannot be called so.
+        raise CniError(
+            f'failed to move "{device}" to hostNS: file exists', details=f"another link of the node is called {device} now"
+        )
+    moved = render("host-device/back.sh.j2", pod=pod, link=link.name, device=device)
+    host.do(moved + _restored(msgspec.structs.replace(before, device=device), link))
+
+
+def _has_link(req: Request, host: Host) -> bool:
+    """Whether the device that is asked for has a link: one that a program drives has none, here or there."""
+    try:
+        return bool(device.find(req, host).link)
+    except CniError:
+        return True
+
+
+def check(req: Request, host: Host) -> None:
+    """The link is in the pod with its MAC, addresses and routes are as prevResult says, and the lease is there."""
+    conf = req.config(Conf)
+    interface.open_netns(host.facts, req.netns)
+    if conf.ipam.type:
+        delegate.call(req, host, conf.ipam.type)
+    prev = req.required_result()
+    mine = interface.in_result(prev, req)
+    if not mine.mac:
+        return  # a program drives it
+    link = host.facts.link(req.ifname, req.netns)
+    if link is None:
+        raise CniError(f"Container Interface name in prevResult: {req.ifname} not found")
+    if mine.mac.lower() != link.mac:
+        raise CniError(f"Interface {req.ifname} Mac {mine.mac} doesn't match container Mac: {link.mac}")
+    interface.check(req, host, prev, link)
+
+
+def status(req: Request, host: Host) -> None:
+    """The IPAM plugin is ready, if there is one. A device that a pod has is no reason to refuse other pods."""
+    plugin = req.config(Conf).ipam.type
+    if plugin:
+        delegate.call(req, host, plugin)
+
+
+def gc(req: Request, host: Host) -> None:
+    """Gives back the links of attachments that are no more, and has IPAM do the same for leases. All is tried."""
+    valid = req.valid_attachments()
+    problems: list[CniError] = []
+    for each in notes.stale(req, host, valid) if valid is not None else ():
+        with host.locked(names.lock("host-device", each.attachment)):
+            problems += _give_back(each, host)
+    ipam.release(req, host, req.config(Conf).ipam.type, problems)

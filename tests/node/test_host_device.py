@@ -1,0 +1,273 @@
+"""host-device on a real kernel: how the link is found, moved, and given back as it was (main sheet 7)."""
+
+import json
+import pathlib
+from typing import Any
+
+import pytest
+
+from tests.lab import BIN, GO, Node, Pod, run
+from tests.node.test_bridge import addresses, link
+from tests.state import differences, settle, snapshot
+
+MAC = "02:00:00:00:00:d0"
+V4 = {"subnet": "10.9.0.0/24", "routes": [{"dst": "0.0.0.0/0"}]}
+PCI = "0000:00:1f.6"
+# A PCI device, as sysfs shows one: over the real one's place, for one command only.
+SYSFS = """
+mount -t tmpfs bus /sys/bus && cd /sys/bus && mkdir -p pci/devices/{pci}/virtio3/net/hd0 auxiliary/devices/mlx5_core.sf.4/net/hd0 drivers/{driver}
+ln -s /sys/bus/drivers/{driver} pci/devices/{pci}/driver
+exec "$0"
+"""
+
+
+@pytest.fixture
+def device(node: Node) -> Node:
+    """A node with a link of its own, up, with addresses and a route."""
+    node.run("ip", "link", "add", "hd0", "address", MAC, "type", "veth", "peer", "name", "far", "address", "02:00:00:00:00:d1")
+    for words in (
+        "link set hd0 up",
+        "link set far up",
+        "addr add 192.0.2.5/24 brd + dev hd0",
+        "addr add fd00:2::5/64 dev hd0 nodad",
+    ):
+        node.run("ip", *words.split())
+    node.run("ip", "route", "add", "198.51.100.0/24", "via", "192.0.2.1", "metric", "7")
+    return node
+
+
+def conf(node: Node, ipam: dict[str, Any] | None = None, version: str = "1.1.0", **keys: Any) -> dict[str, Any]:
+    made: dict[str, Any] = {"cniVersion": version, "name": "podnet", "type": "host-device", **(keys or {"device": "hd0"})}
+    if ipam:
+        made["ipam"] = {"type": "host-local", "dataDir": node.data_dir, **ipam}
+    return made
+
+
+def there(space: Pod) -> list[str]:
+    return sorted(each["ifname"] for each in space.ip("link", "show"))
+
+
+def with_sysfs(node: Node, verb: str, wanted: dict[str, Any], pod: Pod, driver: str = "virtio") -> Any:
+    """A call that sees a PCI device whose link is hd0."""
+    env = {
+        **node.env,
+        "CNI_COMMAND": verb,
+        "CNI_CONTAINERID": "cid1",
+        "CNI_NETNS": pod.path,
+        "CNI_IFNAME": "eth0",
+        "CNI_PATH": str(BIN),
+    }
+    script = SYSFS.format(pci=PCI, driver=driver)
+    argv = ("ip", "netns", "exec", node.name, "sh", "-e", "-c", script, str(BIN / "host-device"))
+    done = run(*argv, check=False, env=env, input=json.dumps(wanted))
+    return json.loads(done.stdout) if done.stdout else None
+
+
+@pytest.mark.parametrize("keys", [{"device": "hd0"}, {"hwaddr": MAC.upper()}, {"kernelpath": "/sys/devices/virtual"}])
+def test_there_and_back(device: Node, keys: dict[str, Any]) -> None:
+    """By name, address or place: the pod has it, and then the node has it as it was."""
+    if "kernelpath" in keys:
+        device.run("ip", "link", "set", "far", "name", "zz0")  # the first by name is taken
+    pod, wanted = device.pod(), conf(device, V4, **keys)
+    settle(device, pod)
+    before = snapshot(device, [pod])
+    result = device.call("ADD", wanted, pod).ok()
+    assert result == {
+        "cniVersion": "1.1.0",
+        "interfaces": [{"name": "eth0", "mac": MAC, "sandbox": pod.path}],
+        "ips": [{"address": "10.9.0.2/24", "gateway": "10.9.0.1", "interface": 0}],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    }
+    made = link(pod, "eth0")
+    assert (made["address"], made["ifalias"], "UP" in made["flags"]) == (MAC, "hd0", True)
+    assert addresses(pod, "eth0") == ["10.9.0.2/24"]
+    assert "hd0" not in there(device)
+    device.call("CHECK", {**wanted, "prevResult": result}, pod).ok()
+    pod.run("ip", "link", "set", "eth0", "mtu", "1400")
+    pod.run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:99")
+    for _ in range(2):
+        device.call("DEL", {**wanted, "prevResult": result}, pod).ok()
+        settle(device, pod)
+        assert differences(before, snapshot(device, [pod])) == []
+    assert device.leases("podnet") == {}
+    assert link(device, "hd0").get("ifalias", "") == ""
+
+
+def test_a_link_that_was_down_stays_so(node: Node) -> None:
+    node.run("ip", "link", "add", "hd0", "type", "veth", "peer", "name", "far")
+    pod = node.pod()
+    result = node.call("ADD", conf(node), pod).ok()
+    assert set(result) == {"cniVersion", "interfaces"}
+    assert "UP" in link(pod, "eth0")["flags"]
+    node.call("DEL", conf(node), pod).ok()
+    assert "UP" not in link(node, "hd0")["flags"]
+
+
+@pytest.mark.parametrize(
+    "keys", [{"pciBusID": PCI}, {"runtimeConfig": {"deviceID": PCI}}, {"runtimeConfig": {"deviceID": "mlx5_core.sf.4"}}]
+)
+def test_devices_on_a_bus(device: Node, keys: dict[str, Any]) -> None:
+    pod, wanted = device.pod(), conf(device, **keys)
+    assert with_sysfs(device, "ADD", wanted, pod)["interfaces"] == [{"name": "eth0", "mac": MAC, "sandbox": pod.path}]
+    assert there(pod) == ["eth0", "lo"]
+    assert with_sysfs(device, "DEL", wanted, pod) is None
+    assert there(device) == ["far", "hd0", "lo"]
+
+
+def test_a_device_that_a_program_drives(device: Node) -> None:
+    """There is no link to move; the answer is what the pod gets."""
+    pod = device.pod()
+    wanted = conf(device, {"type": "static", "addresses": [{"address": "10.9.0.7/24"}]}, pciBusID=PCI)
+    result = with_sysfs(device, "ADD", wanted, pod, driver="vfio-pci")
+    assert (result["interfaces"], result["ips"][0]["address"]) == ([{"name": "eth0", "sandbox": pod.path}], "10.9.0.7/24")
+    assert (there(pod), there(device)) == (["lo"], ["far", "hd0", "lo"])
+    for verb in ("CHECK", "DEL", "DEL"):
+        assert with_sysfs(device, verb, {**wanted, "prevResult": result}, pod, driver="vfio-pci") is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({"other": 1}, 'specify either "device", "hwaddr", "kernelpath" or "pciBusID"'),
+        ({"device": "nope"}, "failed to find host device: Link not found"),
+        ({"hwaddr": "zz"}, 'failed to parse MAC address "zz": address zz: invalid MAC address'),
+        ({"hwaddr": "02:00:00:00:00:ee"}, "failed to find physical interface"),
+        ({"kernelpath": "/foo"}, 'kernel device path "/foo" must be absolute and begin with /sys/devices/'),
+        ({"kernelpath": "/sys/devices/../../etc"}, "must be absolute and begin with /sys/devices/"),
+        (
+            {"kernelpath": "/sys/devices/foo"},
+            'failed to read directory /sys/devices/foo/net: "open /sys/devices/foo/net: no such file',
+        ),
+        (
+            {"pciBusID": "0000:99:99.9"},
+            "error with host device: lstat /sys/bus/pci/devices/0000:99:99.9: no such file or directory",
+        ),
+        ({"pciBusID": "../../../etc"}, "error with host device: lstat"),
+        ({"runtimeConfig": {"deviceID": "nope"}}, "runtime config DeviceID nope not found or unsupported"),
+        ({"runtimeConfig": {"deviceID": "../x"}}, "runtime config DeviceID ../x not found or unsupported"),
+    ],
+)
+def test_what_is_no_device(device: Node, keys: dict[str, Any], text: str) -> None:
+    pod = device.pod()
+    assert text in device.call("ADD", conf(device, V4, **keys), pod).error()["msg"]
+    assert device.leases("podnet") == {}
+    device.call("DEL", conf(device, V4, **keys), pod).ok()
+
+
+def test_a_taken_name_in_the_pod(device: Node) -> None:
+    """The link stays on the node, untouched, and the pod's own keeps working."""
+    pod = device.pod()
+    pod.run("ip", "link", "add", "eth0", "type", "bridge")
+    settle(device, pod)
+    before = snapshot(device, [pod])
+    error = device.call("ADD", conf(device, V4), pod).error()
+    assert error["msg"].startswith("failed to move link hd0 to container NS: ")
+    assert differences(before, snapshot(device, [pod])) == []
+    device.call("ADD", conf(device, V4), pod, ifname="net1").ok()
+    assert there(pod) == ["eth0", "lo", "net1"]
+    device.call("DEL", conf(device, V4), pod, ifname="net1").ok()
+    assert (there(pod), there(device)) == (["eth0", "lo"], ["far", "hd0", "lo"])
+
+
+def test_a_failed_add_gives_the_link_back(device: Node) -> None:
+    pod = device.pod()
+    settle(device, pod)
+    before = snapshot(device, [pod])
+    wanted = conf(device, {"subnet": "10.9.0.0/24", "routes": [{"dst": "203.0.113.0/24", "gw": "198.51.100.1"}]}, device="hd0")
+    assert device.call("ADD", wanted, pod).error()["msg"].startswith("failed to add route '203.0.113.0/24")
+    settle(device, pod)
+    assert differences(before, snapshot(device, [pod])) == []
+    assert device.leases("podnet") == {}
+
+
+def test_a_taken_name_on_the_node(device: Node) -> None:
+    """DEL says so and leaves the link with the pod; when the intruder is gone the next one succeeds."""
+    pod = device.pod()
+    device.call("ADD", conf(device), pod).ok()
+    device.run("ip", "link", "add", "hd0", "type", "bridge")
+    assert device.call("DEL", conf(device), pod).error()["msg"].startswith('failed to move "hd0" to hostNS: ')
+    assert "UP" in link(pod, "eth0")["flags"]
+    device.run("ip", "link", "del", "hd0")
+    device.call("DEL", conf(device), pod).ok()
+    assert addresses(device, "hd0") == ["192.0.2.5/24", "fd00:2::5/64"]
+
+
+def test_a_link_without_an_alias(device: Node, tmp_path: pathlib.Path) -> None:
+    """Without our note, nobody knows where it came from."""
+    pod = device.pod()
+    device.call("ADD", conf(device), pod).ok()
+    pod.run("ip", "link", "set", "eth0", "alias", "")
+    elsewhere = {"IPCNI_RUN_DIR": str(tmp_path / "elsewhere")}
+    error = device.call("DEL", conf(device), pod, env=elsewhere).error()
+    assert error["msg"] == 'failed to find original ifname for "eth0" (alias is not set)'
+    device.call("DEL", conf(device), pod).ok()
+    assert there(device) == ["far", "hd0", "lo"]
+
+
+def test_del_without_a_namespace_and_gc_know_where_it_is(device: Node) -> None:
+    pod, wanted = device.pod(), conf(device, V4)
+    device.call("ADD", wanted, pod).ok()
+    device.call("DEL", wanted, "").ok()
+    assert (there(device), device.leases("podnet")) == (["far", "hd0", "lo"], {})
+    device.call("ADD", wanted, pod).ok()
+    device.call("GC", {**wanted, "cni.dev/valid-attachments": [{"containerID": "cid1", "ifname": "eth0"}]}).ok()
+    assert there(device) == ["far", "lo"]
+    device.call("GC", {**wanted, "cni.dev/valid-attachments": []}).ok()
+    assert (there(device), device.leases("podnet")) == (["far", "hd0", "lo"], {})
+
+
+def test_a_physical_link_that_the_kernel_gave_back(device: Node) -> None:
+    """Its pod's namespace is gone: it is on the node under the pod's name for it, with the alias."""
+    pod, wanted = device.pod(), conf(device, V4)
+    device.call("ADD", wanted, pod).ok()
+    back = "/proc/self/fd/9"
+    device.run("sh", "-c", f"exec 9</proc/self/ns/net; exec ip netns exec {pod.name} ip link set dev eth0 netns {back} name dev7")
+    pod.delete()
+    device.call("DEL", wanted, pod).ok()
+    assert there(device) == ["far", "hd0", "lo"]
+    assert addresses(device, "hd0") == ["192.0.2.5/24", "fd00:2::5/64"]
+
+
+def test_check_sees_another_link(device: Node) -> None:
+    pod, wanted = device.pod(), conf(device, V4)
+    known = {**wanted, "prevResult": device.call("ADD", wanted, pod).ok()}
+    pod.run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:99")
+    assert "doesn't match container Mac" in device.call("CHECK", known, pod).error()["msg"]
+    pod.run("ip", "link", "del", "eth0")
+    assert device.call("CHECK", known, pod).error()["msg"] == "Container Interface name in prevResult: eth0 not found"
+
+
+def test_status_is_ipams(device: Node) -> None:
+    device.call("STATUS", conf(device, V4)).ok()
+    device.call("STATUS", conf(device)).ok()
+
+
+@pytest.mark.skipif(not (GO / "host-device").exists(), reason="containernetworking-plugins is not installed")
+@pytest.mark.parametrize(("adder", "remover"), [(GO, BIN), (BIN, GO)])
+def test_the_go_plugin_takes_over(device: Node, adder: pathlib.Path, remover: pathlib.Path) -> None:
+    pod, wanted = device.pod(), conf(device, V4, "1.0.0")
+
+    def call(verb: str, keys: dict[str, Any], suite: pathlib.Path) -> Any:
+        return device.call(verb, keys, pod, bin_dir=suite, path=str(suite)).ok()
+
+    known = {**wanted, "prevResult": call("ADD", wanted, adder)}
+    for suite in (adder, remover):
+        call("CHECK", known, suite)
+    call("DEL", known, remover)
+    assert (there(device), there(pod), device.leases("podnet")) == (["far", "hd0", "lo"], ["lo"], {})
+
+
+@pytest.mark.skipif(not (GO / "host-device").exists(), reason="containernetworking-plugins is not installed")
+def test_both_make_the_same(device: Node, other_node: Node) -> None:
+    found = []
+    for suite, each in ((GO, device), (BIN, other_node)):
+        if each is other_node:
+            each.run(
+                "ip", "link", "add", "hd0", "address", MAC, "type", "veth", "peer", "name", "far", "address", "02:00:00:00:00:d1"
+            )
+            each.run("ip", "link", "set", "far", "up")
+        pod = each.pod()
+        each.call("ADD", conf(each, V4, "1.0.0"), pod, bin_dir=suite, path=str(suite)).ok()
+        settle(each, pod)
+        found.append(snapshot(each, [pod])["pod0"])
+    assert differences(found[0], found[1]) == []

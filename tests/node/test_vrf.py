@@ -1,0 +1,138 @@
+"""vrf on a real kernel: links, tables, and what stays with a link that changes its table (meta sheet 7)."""
+
+from typing import Any
+
+import pytest
+
+from tests.lab import BIN, GO, Node, Pod
+from tests.node.test_bridge import addresses, link
+from tests.state import differences, settle, snapshot
+
+pytestmark = pytest.mark.kernel("vrf")
+
+DUAL: dict[str, Any] = {
+    "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00:9::/64"}]],
+    "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}, {"dst": "198.51.100.0/24", "gw": "10.9.0.9", "priority": 7}],
+}
+
+
+def attach(node: Node, pod: Pod, ifname: str = "eth0", container: str = "cid1") -> Any:
+    """What comes before vrf in a chain."""
+    ipam = {"type": "host-local", "dataDir": node.data_dir, **DUAL}
+    conf = {"cniVersion": "1.0.0", "name": "podnet", "type": "bridge", "isGateway": True, "ipam": ipam}
+    return node.call("ADD", conf, pod, ifname=ifname, container=container).ok()
+
+
+def conf(result: Any = None, name: str = "blue", **keys: Any) -> dict[str, Any]:
+    made: dict[str, Any] = {"cniVersion": "1.0.0", "name": "podnet", "type": "vrf", "vrfname": name, **keys}
+    return {**made, "prevResult": result} if result else made
+
+
+def shown(pod: Pod, table: str, family: int = 4, name: str = "eth0") -> list[str]:
+    """The routes of a table by a link, but those that every link has."""
+    lines = pod.run("ip", f"-{family}", "route", "show", "table", table, "dev", name, check=False).stdout.splitlines()
+    return sorted(
+        line.strip() for line in lines if not line.startswith(("local", "broadcast", "multicast", "fe80", "anycast", "ff00"))
+    )
+
+
+def table_of(pod: Pod, name: str) -> int:
+    found: int = link(pod, name)["linkinfo"]["info_data"]["table"]
+    return found
+
+
+def test_there_and_back(node: Node) -> None:
+    """Addresses and routes of both families are in the VRF's table, and afterwards where they were."""
+    pod = node.pod()
+    result = attach(node, pod)
+    settle(node, pod)
+    before, routes = snapshot(node, [pod]), (shown(pod, "main"), shown(pod, "main", 6))
+    assert node.call("ADD", conf(result), pod).ok() == result
+    assert (link(pod, "eth0")["master"], table_of(pod, "blue"), "UP" in link(pod, "blue")["flags"]) == ("blue", 1, True)
+    assert addresses(pod, "eth0") == ["10.9.0.2/24", "fd00:9::2/64"]
+    assert (shown(pod, "1"), shown(pod, "1", 6)) == routes
+    assert (shown(pod, "main"), shown(pod, "main", 6)) == ([], [])
+    pod.run("ip", "vrf", "exec", "blue", "ping", "-c1", "-W2", "10.9.0.1")
+    node.call("CHECK", conf(result), pod).ok()
+    node.call("ADD", conf(result), pod).ok()
+    for _ in range(2):
+        node.call("DEL", conf(result), pod).ok()
+        settle(node, pod)
+        assert differences(before, snapshot(node, [pod])) == []
+
+
+def test_tables(node: Node) -> None:
+    """One that is configured, or the first that no other VRF of the pod has."""
+    pod = node.pod()
+    first, second = attach(node, pod), attach(node, pod, "eth1")
+    pod.run("ip", "link", "add", "other", "type", "vrf", "table", "1")
+    node.call("ADD", conf(first), pod).ok()
+    assert table_of(pod, "blue") == 2
+    error = node.call("ADD", conf(second, table=7), pod, ifname="eth1").error()
+    assert error["msg"] == "VRF blue already exist with different routing table 2"
+    node.call("ADD", conf(second, "red", table=7), pod, ifname="eth1").ok()
+    assert table_of(pod, "red") == 7
+    assert "has routing table 7" in node.call("CHECK", conf(second, "red", table=8), pod, ifname="eth1").error()["msg"]
+
+
+def test_links_share_a_vrf(node: Node) -> None:
+    """It goes with the last of them."""
+    pod = node.pod()
+    results = {name: attach(node, pod, name) for name in ("eth0", "eth1")}
+    for name, result in results.items():
+        node.call("ADD", conf(result), pod, ifname=name).ok()
+    assert shown(pod, "1", name="eth1") == [line.replace("eth0", "eth1") for line in shown(pod, "1", name="eth1")]
+    node.call("DEL", conf(results["eth0"]), pod).ok()
+    assert link(pod, "eth1")["master"] == "blue"
+    pod.run("ip", "link", "del", "eth1")
+    node.call("DEL", conf(results["eth1"]), pod, ifname="eth1").ok()
+    assert "blue" not in [each["ifname"] for each in pod.ip("link", "show")]
+
+
+def test_errors(node: Node) -> None:
+    pod = node.pod()
+    result = attach(node, pod)
+
+    def told(verb: str, wanted: dict[str, Any], ifname: str = "eth0") -> str:
+        return str(node.call(verb, wanted, pod, ifname=ifname).error()["msg"])
+
+    for verb in ("ADD", "CHECK", "DEL"):
+        assert told(verb, conf(result, "")) == "configuration is expected to have a valid vrf name"
+    for verb in ("ADD", "CHECK"):
+        assert told(verb, conf()) == "missing prevResult from earlier plugin"
+    assert "table -1" in told("ADD", conf(result, table=-1))
+    assert told("ADD", conf(result), "net1") == "could not get link by name net1"
+    for verb in ("ADD", "DEL"):
+        assert told(verb, conf(result, "eth0")) == "Netlink eth0 is not a VRF"
+    assert told("CHECK", conf(result)) == "Link not found"
+    pod.run("ip", "link", "add", "br", "address", "02:00:00:00:00:01", "type", "bridge")
+    pod.run("ip", "link", "set", "eth0", "master", "br")
+    assert told("ADD", conf(result)) == "interface eth0 has already a master set: br"
+    assert "blue" not in [each["ifname"] for each in pod.ip("link", "show")]
+    pod.run("ip", "link", "add", "blue", "type", "vrf", "table", "5")
+    assert told("CHECK", conf(result)) == "failed to find eth0 associated to vrf blue"
+    for netns in ("", "/run/netns/none"):
+        node.call("DEL", conf(result), netns).ok()
+
+
+@pytest.mark.skipif(not (GO / "vrf").exists(), reason="containernetworking-plugins is not installed")
+@pytest.mark.parametrize(("adder", "remover"), [(GO, BIN), (BIN, GO)])
+def test_the_go_plugin_takes_over(node: Node, adder: Any, remover: Any) -> None:
+    pod = node.pod()
+    result = attach(node, pod)
+    node.call("ADD", conf(result, table=42), pod, bin_dir=adder).ok()
+    for suite in (adder, remover):
+        node.call("CHECK", conf(result, table=42), pod, bin_dir=suite).ok()
+    node.call("DEL", conf(result, table=42), pod, bin_dir=remover).ok()
+    assert sorted(each["ifname"] for each in pod.ip("link", "show")) == ["eth0", "lo"]
+
+
+@pytest.mark.skipif(not (GO / "vrf").exists(), reason="containernetworking-plugins is not installed")
+def test_both_make_the_same(node: Node, other_node: Node) -> None:
+    found = []
+    for suite, each in ((GO, node), (BIN, other_node)):
+        pod = each.pod()
+        each.call("ADD", conf(attach(each, pod), table=42), pod, bin_dir=suite).ok()
+        settle(each, pod)
+        found.append((shown(pod, "42"), shown(pod, "42", 6), addresses(pod, "eth0"), link(pod, "eth0")["master"]))
+    assert found[0] == found[1]
