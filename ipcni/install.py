@@ -16,12 +16,15 @@ from collections.abc import Iterator
 import msgspec
 
 import ipcni.plugins
-from ipcni import __version__
+from ipcni import __version__, settings
 from ipcni.errors import CniError
+from ipcni.native import client
 from ipcni.protocol import delegate
+from ipcni.serve import wire
 
 BIN_DIRS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 SAVED = ".ipcni-saved"  # a folder, and a hidden one: no runtime takes it for a plugin
+BEHIND = ".ipcni"  # the plugins themselves, where a native program stands in their places
 MANIFEST = ".ipcni-manifest.json"
 CONFLIST = "10-flannel.conflist"
 _NETWORK = {
@@ -80,12 +83,15 @@ def install(
             details="--force replaces them and keeps them for `ipcni uninstall`",
         )
     conflist = _conflist(conf_dir, force=force) if conf_dir else ""
+    native = client()
     steps = [Step(f"{bin_dir}/{name}", "replaced, the old one is kept" if name in foreign else "installed") for name in names]
     if conflist:
         steps.append(Step(conflist, "written"))
+    if native is None:
+        steps.append(Step(bin_dir, "no C compiler here, so `ipcni serve` is of no use; each call starts Python"))
     if not dry_run:
         with _writing(bin_dir):
-            _put_all(bin_dir, names, foreign)
+            _put_all(bin_dir, _files(names, native), foreign)
         if conflist:
             with _writing(conf_dir):
                 _put(conflist, json.dumps(_NETWORK, indent=2).encode() + b"\n", 0o644)
@@ -120,19 +126,27 @@ def uninstall(bin_dir: str, *, dry_run: bool = False) -> list[Step]:
                     os.unlink(path)
         if not dry_run:
             os.unlink(os.path.join(bin_dir, MANIFEST))
-            with contextlib.suppress(OSError):
-                os.rmdir(os.path.join(bin_dir, SAVED))
+            for folder in (SAVED, BEHIND):
+                with contextlib.suppress(OSError):
+                    os.rmdir(os.path.join(bin_dir, folder))
     return steps
 
 
-def _put_all(bin_dir: str, names: tuple[str, ...], foreign: list[str]) -> None:
+def _files(names: tuple[str, ...], native: bytes | None) -> dict[str, bytes]:
+    """What goes where: with a native program it stands in the plugins' places, and they stand in BEHIND."""
+    if native is None:
+        return dict.fromkeys(names, launcher())
+    where = f"{wire.build()} {settings.load({}).run_dir}/serve.sock\n".encode()
+    behind = {f"{BEHIND}/{name}": launcher() for name in names}
+    return {f"{BEHIND}/serve": where, **behind, **dict.fromkeys(names, native)}
+
+
+def _put_all(bin_dir: str, wanted: dict[str, bytes], foreign: list[str]) -> None:
     os.makedirs(bin_dir, exist_ok=True)
-    text = launcher()
-    digest = hashlib.sha256(text).hexdigest()
     # The manifest first: were we stopped half way, uninstall knows of every file that may be ours.
-    manifest = {**_manifest(bin_dir), **dict.fromkeys(names, digest)}
+    manifest = {**_manifest(bin_dir), **{name: hashlib.sha256(data).hexdigest() for name, data in wanted.items()}}
     _put(os.path.join(bin_dir, MANIFEST), json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n", 0o644)
-    for name in names:
+    for name, data in wanted.items():
         path = os.path.join(bin_dir, name)
         if name in foreign:
             os.makedirs(os.path.join(bin_dir, SAVED), mode=0o700, exist_ok=True)
@@ -140,7 +154,7 @@ def _put_all(bin_dir: str, names: tuple[str, ...], foreign: list[str]) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(saved)
             os.link(path, saved)  # the old plugin stays callable until the moment it is replaced
-        _put(path, text, 0o755)
+        _put(path, data, 0o755)
 
 
 def _foreign(path: str) -> bool:

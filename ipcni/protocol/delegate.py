@@ -18,6 +18,7 @@ from ipcni.protocol.quoting import quote
 from ipcni.protocol.request import Request
 
 MARK = b"ipcni plugin entry"  # stands in the head of bin/cni and of every installed launcher
+_ELF = b"\x7fELF"
 _BUSY_TRIES = 6
 _OUT_OF_TIME, _NOT_STARTED = 124, 126  # shell.run's own statuses
 _WHY_NOT_STARTED = re.compile(r"\[Errno \d+\] ([^:]+): b?'")
@@ -60,7 +61,11 @@ def is_ours(path: str) -> bool:
     """Whether the executable is a launcher of this suite."""
     try:
         with open(path, "rb") as file:
-            return MARK in file.read(512)
+            head = file.read(512)
+            if head.startswith(_ELF):  # the program that asks `ipcni serve` has it at its end
+                file.seek(-len(MARK), os.SEEK_END)
+                head = file.read()
+            return MARK in head
     except OSError:
         return False
 

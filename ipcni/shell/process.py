@@ -91,10 +91,12 @@ def process(argv: tuple[str, ...], stdin: str | bytes, env: Mapping[str, str], t
 class Shell:
     """A /bin/sh that runs one command after the other: a program then costs its own start, and no fork of Python.
 
-    It comes with the first command, and again after one that was killed. Its process group is its own.
+    It comes with the first command, and again after one that was killed. Its process group is its own. A `warm` one lives on between
+    requests, and therefore does not hold their locks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, warm: bool = False) -> None:
+        self._warm = warm
         self._running: sh.RunningCommand | None = None
         self._script = self._status = -1
         self._out, self._err = os.memfd_create("stdout"), os.memfd_create("stderr")
@@ -109,11 +111,11 @@ class Shell:
         started = time.monotonic()
         if "/" not in argv[0] and shutil.which(argv[0], path=path) is None:
             return Done(127, "", f"{argv[0]}: not found in {path}", 0)
-        if self._running is not None and not keep <= self._held:
+        if self._running is not None and (self._ended() if self._warm else not keep <= self._held):
             self.stop()
         try:
             if self._running is None:
-                self._start(path, keep)
+                self._start(path, set() if self._warm else keep)
             lines = [] if path == self._path else [f"PATH={shlex.quote(path)}"]
             self._path = path
             command = line(argv) + " 3>&-"
@@ -136,6 +138,10 @@ class Shell:
         if status == OUT_OF_TIME:
             return Done(OUT_OF_TIME, out, err + f"{argv[0]}: killed after {timeout:g} s (command_timeout)", _ms(started))
         return Done(status, out, err, _ms(started))
+
+    def _ended(self) -> bool:
+        """Whether the shell is gone; while nothing runs it has nothing to say but that."""
+        return bool(select.select([self._status], [], [], 0)[0])
 
     def stop(self) -> None:
         """Ends the shell, once it is through with what it was told."""

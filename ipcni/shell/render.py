@@ -94,6 +94,12 @@ def render(template: str, /, **values: object) -> Plan:
     return parse(_environment().get_template(template).render(values), template)
 
 
+def load_all() -> None:
+    """Compiles every template there is, for a process that will use them all."""
+    for name in _environment().list_templates(extensions=["j2"]):
+        _environment().get_template(name)
+
+
 def parse(text: str, where: str) -> Plan:
     """A rendered template as steps. Lines end at a newline and nowhere else."""
     steps: list[Step] = []

@@ -1,0 +1,90 @@
+"""What client and server say to each other on a unix stream socket; ipcni/native/client.c is the other side.
+
+    client  "CNI1", length of the rest (4 bytes, little endian), and with these 8 bytes its descriptors 0, 1 and 2;
+            then texts, each ended by NUL: build, plugin, and the variables of its environment as NAME=VALUE
+    server  "A": it has read that, and would run it   (or "R": it would not; the client runs the plugin itself)
+    client  "G": do                                   (or it hangs up, and nothing happens)
+    server  one byte: the exit status; the answer has gone to the client's own descriptors
+
+Before its "G" a client can still turn away, after it never: so a request is run once, whoever dies.
+"""
+
+import array
+import hashlib
+import os
+import socket
+import struct
+from importlib import resources
+
+import msgspec
+
+MAGIC, ACCEPTED, REFUSED, GO = b"CNI1", b"A", b"R", b"G"
+LONGEST = 1 << 20  # bytes of a request
+_HEAD = struct.Struct("<4sI")
+_FDS = 3
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One call of a plugin: `fds` are the client's stdin, stdout and stderr, `pid` its process."""
+
+    build: str
+    plugin: str
+    env: dict[str, str]
+    fds: tuple[int, ...]
+    pid: int
+
+
+def build() -> str:
+    """What tells the code of one installation from another's: a digest of all its modules and templates."""
+    digest = hashlib.sha256()
+    root = str(resources.files("ipcni"))
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(each for each in folders if each != "__pycache__")
+        for name in sorted(names):
+            if name.endswith((".py", ".j2")):
+                path = os.path.join(folder, name)
+                digest.update(os.path.relpath(path, root).encode())
+                with open(path, "rb") as file:
+                    digest.update(file.read())
+    return digest.hexdigest()[:16]
+
+
+def receive(conn: socket.socket) -> Call:
+    """Reads a request. Raises ValueError for what is none, OSError for a client that is gone or too slow."""
+    head, fds = _head(conn)
+    try:
+        magic, length = _HEAD.unpack(head)
+        if magic != MAGIC or length > LONGEST or len(fds) != _FDS:
+            raise ValueError("no request")
+        data = bytearray()
+        while len(data) < length:
+            part = conn.recv(length - len(data))
+            if not part:
+                raise ValueError("half a request")
+            data += part
+        build, plugin, *pairs = (os.fsdecode(text) for text in bytes(data).split(b"\0")[:-1])
+        env = {name: value for name, equals, value in (pair.partition("=") for pair in pairs) if equals}
+        return Call(build, plugin, env, tuple(fds), peer(conn)[0])
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+
+
+def _head(conn: socket.socket) -> tuple[bytes, list[int]]:
+    fds = array.array("i")
+    data, ancillary, _, _ = conn.recvmsg(_HEAD.size, socket.CMSG_SPACE(_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC)
+    for level, kind, body in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(body[: len(body) - len(body) % fds.itemsize])
+    if len(data) < _HEAD.size:
+        for fd in fds:
+            os.close(fd)
+        raise ValueError("no request")
+    return data, list(fds)
+
+
+def peer(conn: socket.socket) -> tuple[int, int]:
+    """Process and user at the other end (unix(7), SO_PEERCRED)."""
+    pid, uid, _ = struct.unpack("3i", conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid

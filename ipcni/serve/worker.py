@@ -1,0 +1,168 @@
+"""One process of the pool: takes one request at a time from the socket that all of them share."""
+
+import contextlib
+import fcntl
+import gc
+import os
+import resource
+import select
+import signal
+import socket
+from collections.abc import Callable
+from typing import NoReturn
+
+import msgspec
+
+from ipcni.errors import Interrupted
+from ipcni.protocol import skel
+from ipcni.serve import wire
+from ipcni.shell.process import Shell
+from ipcni.shell.run import Runner
+
+_SLOW = 2.0  # seconds that a client may take to say what it wants
+_F_SETSIG = 10  # fcntl(2); Python has no name for it
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Of one worker: `seconds` a request may take, `requests` it serves, `memory` it may grow to (MiB) before another takes its place."""
+
+    seconds: float = 120
+    requests: int = 1000
+    memory: int = 256
+
+
+class Worker:
+    """`busy` is told when a request begins and ends; `stop` is a pipe that closes when the server is to end."""
+
+    def __init__(self, listener: socket.socket, stop: int, limits: Limits, build: str, busy: Callable[[bool], None]) -> None:
+        self._listener, self._stop, self._limits, self._build, self._busy = listener, stop, limits, build, busy
+        self._shell = Shell(warm=True)
+        self._here = [os.stat(f"/proc/self/ns/{kind}") for kind in ("net", "mnt")]
+        self._conn: socket.socket | None = None
+
+    def run(self) -> None:
+        """Serves until the server ends or this worker has had enough."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # the server ends us, by its pipe
+        with select.epoll() as events:
+            events.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+            events.register(self._stop, 0)  # only that it hangs up
+            for _ in range(self._limits.requests):
+                while True:
+                    ready = {fd for fd, _ in events.poll()}
+                    if self._stop in ready:
+                        return
+                    try:
+                        conn, _ = self._listener.accept()
+                        break
+                    except BlockingIOError:  # another one was faster
+                        continue
+                with conn:
+                    self._serve(conn)
+                gc.collect(0)
+                if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > self._limits.memory << 10:
+                    return
+
+    def _serve(self, conn: socket.socket) -> None:
+        conn.settimeout(_SLOW)
+        try:
+            call = wire.receive(conn)
+        except (OSError, ValueError):
+            return
+        self._busy(True)
+        try:
+            with contextlib.suppress(OSError):
+                if not self._may(conn, call):
+                    conn.sendall(wire.REFUSED)
+                    return
+                conn.sendall(wire.ACCEPTED)
+                if conn.recv(1) == wire.GO:
+                    status = self._perform(conn, call)
+                    conn.sendall(bytes([status]))
+        finally:
+            self._busy(False)
+            for fd in call.fds:
+                os.close(fd)
+
+    def _may(self, conn: socket.socket, call: wire.Call) -> bool:
+        """Only for root's processes that are where we are, and whose plugins are of this very code."""
+        pid, uid = wire.peer(conn)
+        if uid != os.geteuid() or call.build != self._build:
+            return False
+        try:
+            there = [os.stat(f"/proc/{pid}/ns/{kind}") for kind in ("net", "mnt")]
+            os.chdir(f"/proc/{pid}/cwd")
+        except OSError:
+            return False
+        return all(os.path.samestat(mine, other) for mine, other in zip(self._here, there, strict=True))
+
+    def _perform(self, conn: socket.socket, call: wire.Call) -> int:
+        """What the plugin would do as a process of its own. A client that hangs up, or time that is up, is its SIGTERM."""
+
+        def stop(number: int, _frame: object) -> None:
+            if number == signal.SIGALRM or self._hung_up(conn):
+                self._ignore()
+                raise Interrupted
+
+        try:
+            try:
+                signal.signal(signal.SIGALRM, stop)
+                signal.signal(signal.SIGIO, stop)
+                signal.setitimer(signal.ITIMER_REAL, self._limits.seconds)
+                _tell_of(conn)
+                answer = skel.handle(
+                    call.plugin, call.env, lambda: _all(call.fds[0]), lambda settings, env: Runner(settings, env, self._shell)
+                )
+                self._ignore()
+            finally:
+                self._ignore()
+        except Interrupted:
+            answer = skel.interrupted()
+        status = answer.status
+        with contextlib.suppress(OSError):
+            _write(call.fds[2], answer.stderr.encode())
+        try:
+            _write(call.fds[1], answer.stdout)
+        except OSError:
+            status = 1
+        return status
+
+    @staticmethod
+    def _hung_up(conn: socket.socket) -> bool:
+        asked = select.poll()
+        asked.register(conn, select.POLLRDHUP)
+        return bool(asked.poll(0))
+
+    @staticmethod
+    def _ignore() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number in (signal.SIGALRM, signal.SIGIO):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _tell_of(conn: socket.socket) -> None:
+    """Has the kernel send SIGIO when something happens to a connection (fcntl(2), O_ASYNC)."""
+    fcntl.fcntl(conn, _F_SETSIG, signal.SIGIO)
+    fcntl.fcntl(conn, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(conn, fcntl.F_SETFL, fcntl.fcntl(conn, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def _all(fd: int) -> bytes:
+    parts = []
+    while part := os.read(fd, 1 << 16):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _write(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def main(worker: Worker) -> NoReturn:
+    """A forked process's whole life."""
+    status = 1
+    with contextlib.suppress(BaseException):
+        worker.run()
+        status = 0
+    os._exit(status)
