@@ -1,11 +1,14 @@
 """Fixtures all tests share, and where each test runs."""
 
 import pathlib
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
-from tests import kernel
+from ipcni import install
+from tests import kernel, lab
 from tests.lab import Node
 
 LACKING = pytest.StashKey[list[str]]()
@@ -16,6 +19,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--vm", action="store_true", help="only what this machine's kernel cannot run, in a virtual machine with Debian's own"
     )
+    parser.addoption("--served", action="store_true", help="plugins on scratch nodes are asked of `ipcni serve`")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--served"):
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="ipcni-served-"))
+        install.install(str(folder))
+        lab.served.append(folder)
+
+
+def pytest_unconfigure() -> None:
+    for folder in lab.served:
+        shutil.rmtree(folder)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

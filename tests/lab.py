@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import subprocess
+import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 BIN = ROOT / "bin"
 GO = pathlib.Path("/usr/lib/cni")
 ENTRY_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+served: list[pathlib.Path] = []  # with pytest's --served, the folder of programs that ask `ipcni serve`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +78,7 @@ class Node(Pod):
         self.folder = folder
         self.tag = uuid.uuid4().hex[:8]
         self.pods: list[Pod] = []
+        self._server: subprocess.Popen[bytes] | None = None
         super().__init__(f"node-{self.tag}")
         sh("ip", "-n", self.name, "link", "set", "lo", "up")
         self.data_dir = str(folder / "networks")
@@ -91,6 +96,9 @@ class Node(Pod):
         return pod
 
     def delete(self) -> None:
+        if self._server is not None:
+            self._server.terminate()
+            self._server.wait(30)
         for pod in self.pods:
             pod.delete()
         super().delete()
@@ -155,8 +163,13 @@ class Node(Pod):
             "CNI_PATH": path or str(bin_dir),
             **(env or {}),
         }
+        where = ["/usr/sbin/ip", "netns", "exec", self.name]
+        if served and pathlib.Path(bin_dir) == BIN:
+            variables["IPCNI_SOCKET"] = str(self.folder / "serve.sock")
+            # In the server's namespaces, mounts included: it refuses others.
+            where, bin_dir = ["/usr/bin/nsenter", "-t", str(self.serve().pid), "-n", "-m"], served[0]
         process = subprocess.Popen(
-            ["/usr/sbin/ip", "netns", "exec", self.name, str(pathlib.Path(bin_dir) / plugin)],
+            [*where, str(pathlib.Path(bin_dir) / plugin)],
             env=variables,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -170,6 +183,18 @@ class Node(Pod):
             pass
         process.stdin = None
         return process
+
+    def serve(self) -> "subprocess.Popen[bytes]":
+        """The node's `ipcni serve`, started now if it isn't there yet."""
+        if self._server is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / "serve.sock"
+            argv = ["ip", "netns", "exec", self.name, str(BIN / "ipcni"), "serve", "--socket", str(path), "--workers", "4"]
+            self._server = subprocess.Popen(argv, env=self.env, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while not path.exists():
+                assert self._server.poll() is None
+                time.sleep(0.01)
+        return self._server
 
     def wait(self, process: "subprocess.Popen[bytes]", timeout: float = 120) -> Answer:
         out, err = process.communicate(timeout=timeout)

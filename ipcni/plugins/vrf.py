@@ -73,8 +73,9 @@ def add(req: Request, host: Host) -> Result:
             raise CniError(f"interface {req.ifname} has already a master set: {link.master}")
         table = vrf.linkinfo.info_data.table if vrf else conf.table or _free_table(req, host)
         plan: Plan = ()
+        mac = names.mac(host.facts.machine_id(), "vrf", req.container_id, conf.vrfname)
         if vrf is None:
-            plan = render("vrf/vrf.sh.j2", pod=req.netns, vrf=conf.vrfname, table=table)
+            plan = render("vrf/vrf.sh.j2", pod=req.netns, vrf=conf.vrfname, table=table, mac=mac)
         kept = _kept(req, host, link, _MAIN)
         host.on_undo(lambda: host.do(_released(req, conf, last=False) + _again(req, kept, _MAIN), keep_going=True))
         plan += render("vrf/enslave.sh.j2", pod=req.netns, ifname=req.ifname, vrf=conf.vrfname)
