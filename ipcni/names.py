@@ -43,6 +43,11 @@ def dnat_chain(at: Attachment) -> str:
     return _hash("CNI-DN-", 28, at.network + at.container_id)
 
 
+def ifb(at: Attachment) -> str:
+    """The device through which passes what comes from a container, where that is limited."""
+    return _hash("bwp", 15, at.network + at.container_id)
+
+
 def old_snat_chain(at: Attachment) -> str:
     """What very old portmap plugins made beside the DNAT chain."""
     return _hash("CNI-SN-", 28, at.network + at.container_id)

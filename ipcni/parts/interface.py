@@ -91,10 +91,10 @@ def kept(found: Iterable[KernelRoute], link: str, family: int) -> list[tuple[str
     """The routes through a link that the kernel drops when the link goes down, each as what stands behind `ip route add`: those it
     has not made itself, and which no router announces. What needs no gateway comes first, for gateways are reached by it."""
     mine = [route for route in found if route.dev == link and route.protocol not in ("kernel", "ra")]
-    return [_again(route, family) for route in sorted(mine, key=lambda route: bool(route.gateway))]
+    return [again(route, family) for route in sorted(mine, key=lambda route: bool(route.gateway))]
 
 
-def _again(route: KernelRoute, family: int) -> tuple[str, ...]:
+def again(route: KernelRoute, family: int) -> tuple[str, ...]:
     everywhere = "::/0" if family == 6 else "0.0.0.0/0"
     words = [everywhere if route.dst == "default" else route.dst]
     for key, value in (("via", route.gateway), ("proto", route.protocol), ("scope", route.scope), ("src", route.prefsrc)):

@@ -105,6 +105,30 @@ class Route(msgspec.Struct, frozen=True):
     nexthops: tuple[Hop, ...] = ()
 
 
+class Policy(msgspec.Struct, frozen=True):
+    """A rule of `ip -j rule`; `table` is a number or a name."""
+
+    priority: int
+    src: str = ""
+    table: str = ""
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """What a tbf does: bytes a second, bytes that may wait, and the burst in the kernel's ticks (hexadecimal)."""
+
+    rate: int = 0
+    limit: int = 0
+    burst_raw: str = ""
+
+
+class Qdisc(msgspec.Struct, frozen=True):
+    """A queue, as `tc -j -r qdisc` tells it."""
+
+    kind: str
+    root: bool = False
+    options: Shape = Shape()
+
+
 class Rules(msgspec.Struct, frozen=True):
     """One iptables table: its chains, and its rules as words without the quoting (`-A CHAIN …`).
 
@@ -184,6 +208,16 @@ class Facts:
             return None
         routes = msgspec.convert(json.loads(done.out or "[]"), list[Route])
         return routes[0].dev if routes else None
+
+    def policies(self, family: Family, netns: Netns | None = None) -> tuple[Policy, ...]:
+        """The rules by which packets find their routing table."""
+        found: tuple[Policy, ...] = self._json(("ip", f"-{family}", "-j", "rule", "show"), netns, tuple[Policy, ...])
+        return found
+
+    def qdiscs(self, link: str) -> tuple[Qdisc, ...]:
+        """The queues of a link of the node."""
+        found: tuple[Qdisc, ...] = self._json(("tc", "-j", "-r", "qdisc", "show", "dev", link), None, tuple[Qdisc, ...])
+        return found
 
     def rules(self, family: Family, table: str) -> Rules:
         """One iptables table as `iptables-save` form lines; an empty one where there is no such tool or table."""
