@@ -124,6 +124,7 @@ def test_the_settings_page_is_complete() -> None:
         assert f"| `{field}` | `{default}` |" in text
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_examples_are_json_and_toml(page: pathlib.Path) -> None:
     for text in re.findall(r"```json\n(.*?)```", page.read_text(), re.DOTALL):
         json.loads(text)
