@@ -1,6 +1,6 @@
 """The protocol sheet's black-box cases (10.1 to 10.6), run against the executables in bin/ as a runtime runs them.
 
-Left out until their plugins are here: C4 C5 C6 C14 E16 F13 F14 (bandwidth, firewall, vrf, ptp, tap). Group G is in test_delegation.py.
+Left out until their plugins are here: C4 C5 C14 E16 (bandwidth, firewall). Group G is in test_delegation.py.
 """
 
 import dataclasses
@@ -96,6 +96,16 @@ def empty(answer: Answer) -> None:
 
 def version(answer: Answer) -> None:
     assert (answer.status, answer.stdout) == (0, VERSION), answer
+
+
+def versions(*supported: str) -> Expect:
+    """VERSION's answer, byte for byte."""
+    listed = ",".join(f'"{each}"' for each in supported)
+
+    def check(answer: Answer) -> None:
+        assert (answer.status, answer.stdout) == (0, f'{{"cniVersion":"1.1.0","supportedVersions":[{listed}]}}\n'), answer
+
+    return check
 
 
 def about(answer: Answer) -> None:
@@ -301,6 +311,9 @@ OTHERS: dict[str, tuple[str, Change, Stdin, Expect]] = {
         conf("1.1.0", type="bridge", ipam={"type": "../x"}),
         fails(999, "invalid plugin name: ../x"),
     ),
+    "F13": ("ptp", {"CNI_COMMAND": "STATUS"}, conf("1.1.0", type="ptp"), fails(999, "no plugin name provided")),
+    "F14": ("tap", {"CNI_COMMAND": "STATUS"}, conf("1.1.0", type="tap"), empty),
+    "C6": ("vrf", {"CNI_COMMAND": "VERSION", **NOTHING_ELSE}, "", versions("0.3.1", "0.4.0", "1.0.0", "1.1.0")),
 }
 
 ONE_IP = {"ips": [{"address": "10.44.0.5/24"}]}

@@ -428,8 +428,10 @@ def test_del_succeeds_with_a_configuration_that_add_refuses(keys: dict[str, Any]
 
 
 def nft_table(*rules: dict[str, Any]) -> str:
-    chains = [{"chain": {"name": name}} for name in ("hostports", "hostip_hostports", "masquerading")]
-    return json.dumps({"nftables": [{"metainfo": {}}, {"table": {}}, *chains, *({"rule": rule} for rule in rules)]})
+    where = {"family": "ip", "table": "cni_hostport"}
+    chains = [{"chain": {**where, "name": name}} for name in ("hostports", "hostip_hostports", "masquerading")]
+    table = {"table": {"family": "ip", "name": "cni_hostport"}}
+    return json.dumps({"nftables": [{"metainfo": {}}, table, *chains, *({"rule": {**where, **rule}} for rule in rules)]})
 
 
 def nft_dnat(handle: int, comment: str, to: str, port: int = 8080) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from ipcni.errors import CniError
 from ipcni.model import Attachment, Family, Plan
 from ipcni.parts.portmap_conf import Flow, Mapping, Ports, everything, word
 from ipcni.protocol.host import Host
-from ipcni.shell.facts import NftRule
+from ipcni.shell.nft import NftRule
 from ipcni.shell.render import render
 
 TABLE = "cni_hostport"

@@ -17,6 +17,7 @@ from ipcni.shell.render import render
 
 TOOLS = ("ip", "sysctl")
 LINKS = ("bridge", "veth")
+BACKENDS = ("iptables", "nftables")
 
 
 def _load(req: Request) -> tuple[Conf, str]:

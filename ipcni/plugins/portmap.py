@@ -13,6 +13,8 @@ from ipcni.protocol.request import Request
 from ipcni.protocol.result import Result
 from ipcni.shell.render import render
 
+BACKENDS = (IPTABLES, NFTABLES)
+
 
 def _lock(req: Request) -> str:
     """Rules are a container's in a network, so they are for all its interfaces there."""

@@ -16,6 +16,7 @@ from ipcni.shell.render import render
 
 TOOLS = ("ip", "sysctl")
 LINKS = ("veth",)
+BACKENDS = ("iptables", "nftables")
 _FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from ipcni.errors import CniError
 from ipcni.model import Done, Family, Netns
+from ipcni.shell import nft
 
 Ask = Callable[[tuple[str, ...], Netns | None], Done]
 
@@ -148,18 +149,14 @@ class Rules(msgspec.Struct, frozen=True):
         return rule in self.rules
 
 
-class NftRule(msgspec.Struct, frozen=True):
-    """A rule of an nftables chain: what plain values it matches (`tcp dport` -> `8080`), and where it sends packets to."""
-
-    handle: int
-    comment: str
-    matches: dict[str, str]
-    dnat: str = ""
-
-
 def iptables(family: Family) -> str:
     """The tool for an address family."""
     return "ip6tables" if family == 6 else "iptables"
+
+
+def busctl(address: str, *words: str) -> tuple[str, ...]:
+    """A method call on a D-Bus; an empty address is the system's."""
+    return ("busctl", f"--address={address}" if address else "--system", "call", *words)
 
 
 def busy(done: Done) -> bool:
@@ -235,20 +232,27 @@ class Facts:
         """Whether iptables itself knows this rule (the chain and its words), however it would spell it."""
         return self._ask((iptables(family), "-w", "10", "-t", table, "-C", *rule), None).status == 0
 
-    def nft_table(self, family: str, table: str) -> dict[str, tuple[NftRule, ...]] | None:
+    def nft_table(self, family: str, table: str) -> dict[str, tuple[nft.NftRule, ...]] | None:
         """The rules of each chain of an nftables table, or None when there is no such table."""
         done = self._ask(("nft", "--json", "list", "table", family, table), None)
         if done.status:
             if "No such file or directory" not in done.err:
                 self.unknown.append(f"nft list table {family} {table}: {done.err.strip() or done.status}")
             return None
-        found: dict[str, list[NftRule]] = {}
-        for entry in json.loads(done.out)["nftables"]:
-            if chain := entry.get("chain"):
-                found.setdefault(chain["name"], [])
-            elif rule := entry.get("rule"):
-                found.setdefault(rule["chain"], []).append(_nft_rule(rule))
-        return {chain: tuple(rules) for chain, rules in found.items()}
+        chains = nft.ruleset(done.out).get((family, table), {})
+        return {name: chain.rules for name, chain in chains.items()}
+
+    def nft_ruleset(self) -> nft.Ruleset | None:
+        """All tables of nftables, or None where they cannot be listed."""
+        done = self._ask(("nft", "--json", "--terse", "list", "ruleset"), None)
+        if done.status:
+            self.unknown.append(f"nft list ruleset: {done.err.strip() or done.status}")
+            return None
+        return nft.ruleset(done.out)
+
+    def bus(self, address: str, *words: str) -> Done:
+        """A method call on a D-Bus (an empty address: the system's) that changes nothing, as `busctl call` takes it."""
+        return self._ask(busctl(address, *words), None)
 
     def nft_rules(self, family: str, table: str, chain: str) -> dict[int, str] | None:
         """Handle and comment of each rule of an nftables chain, or None when there is no such chain."""
@@ -320,24 +324,6 @@ def _words(line: str) -> tuple[str, ...]:
     if '"' not in line:
         return tuple(line.split(" "))
     return tuple(_ESCAPED.sub(r"\1", match[1]) if match[1] is not None else match[2] for match in _WORD.finditer(line))
-
-
-def _nft_rule(rule: dict[str, Any]) -> NftRule:
-    matches: dict[str, str] = {}
-    dnat = ""
-    for statement in rule["expr"]:
-        match statement:
-            case {
-                "match": {
-                    "op": "==",
-                    "left": {"payload": {"protocol": protocol, "field": field}},
-                    "right": str() | int() as value,
-                }
-            }:
-                matches[f"{protocol} {field}"] = str(value)
-            case {"dnat": {"addr": str() as address}}:
-                dnat = address
-    return NftRule(rule["handle"], rule.get("comment", ""), matches, dnat)
 
 
 def read(path: str) -> str | None:

@@ -16,6 +16,8 @@ SHARED = pathlib.Path(os.environ.get("IPCNI_SHARED") or ROOT.parent / "shared")
 HERE = pathlib.Path(__file__).parent
 pytestmark = pytest.mark.skipif(not (SHARED / "clients" / "lib.sh").exists(), reason=f"there is no {SHARED}/clients")
 
+# What each of the reference scripts needs; links.sh runs in a virtual machine, see tests/vm.
+LINKS = {"ipvlan", "macvlan", "vlan", "dummy", "tap", "host-device", "vrf", "host-local", "static"}
 USES = {
     "flannel.sh": {"loopback", "flannel", "bridge", "host-local", "portmap"},
     "podman.sh": {"bridge", "host-local", "portmap", "firewall", "tuning", "macvlan", "loopback"},

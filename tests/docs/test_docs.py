@@ -1,7 +1,6 @@
 """Every command shown in the docs is run, and prints what the docs show."""
 
 import json
-import os
 import pathlib
 import re
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 
 from ipcni.install import plugins
 from ipcni.settings import Settings
+from tests import table
 from tests.lab import ENTRY_PATH, ROOT, run
 
 README = ROOT / "README.md"
@@ -62,6 +62,12 @@ def pattern(shown: list[str]) -> str:
     text = re.sub(r"veth[0-9a-f]{8}", "veth[0-9a-f]{8}", text)
     text = re.sub(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", "(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", text)
     return re.sub(r"10\\\.244\\\.1\\\.\d+", r"10\\.244\\.1\\.\\d+", text)
+
+
+def test_the_table_of_plugins_is_made_from_the_code() -> None:
+    assert f"{table.BEGIN}{table.table()}{table.END}" in README.read_text(), "python -m tests.table writes it anew"
+    for name in plugins():
+        assert (ROOT / "docs" / "plugins" / f"{name}.md").exists()
 
 
 def test_the_readme_shows_what_happens(tmp_path: pathlib.Path) -> None:
@@ -116,13 +122,6 @@ def test_the_settings_page_is_complete() -> None:
     text = (ROOT / "docs" / "settings.md").read_text()
     for field, default in zip(Settings.__struct_fields__, Settings.__struct_defaults__, strict=True):
         assert f"| `{field}` | `{default}` |" in text
-
-
-def test_the_plugin_table_is_complete() -> None:
-    table = README.read_text()
-    for plugin in plugins():
-        assert f"| `{plugin}`" in table
-        assert os.path.exists(ROOT / "bin" / plugin)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -67,6 +67,16 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
         {"type": "tuning", "dataDir": "FOLDER/tuning", "args": {"cni": {"mtu": 1300}}},
     ],
     "ptp, tuning and portmap": [{"type": "ptp", "ipam": PTP_V4, "mtu": 1450}, TUNING, PORTMAP],
+    "bridge and firewall": [{**GATEWAY, "ipam": DUAL}, {"type": "firewall", "iptablesAdminChainName": "CNI-mine"}],
+    "bridge and firewall, isolated": [
+        {**GATEWAY, "ipam": DUAL, "ipMasq": True},
+        {"type": "firewall", "backend": "iptables", "ingressPolicy": "isolated"},
+        PORTMAP,
+    ],
+    "bridge and firewall by nft": [
+        {**GATEWAY, "ipam": DUAL},
+        {"type": "firewall", "backend": "nftables", "ingressPolicy": "isolated"},
+    ],
     "flannel and portmap": [
         {
             "type": "flannel",
