@@ -10,7 +10,8 @@ from ipcni.model import Step
 from ipcni.parts import bridge_vlan, masquerade
 from ipcni.parts.bridge_vlan import Trunk
 from ipcni.protocol import skel
-from ipcni.shell.facts import Link, LinkData, LinkInfo, Rules
+from ipcni.shell.facts import Rules
+from ipcni.shell.iproute import Link, LinkData, LinkInfo
 from tests.lab import BIN
 from tests.nowhere import Nowhere
 

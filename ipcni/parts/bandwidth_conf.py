@@ -6,7 +6,8 @@ import msgspec
 
 from ipcni.errors import CniError
 from ipcni.protocol.request import Request
-from ipcni.shell.facts import Shape, read
+from ipcni.shell.facts import read
+from ipcni.shell.iproute import Shape
 
 Bits = Annotated[int, msgspec.Meta(ge=0, lt=1 << 64)]
 _KEYS = ("ingressrate", "ingressburst", "egressrate", "egressburst")

@@ -5,7 +5,7 @@ from ipcni.parts import interface
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, Result
-from ipcni.shell.facts import Link
+from ipcni.shell.iproute import Link
 
 
 def check(req: Request, host: Host, bridge: str, *, promisc: bool) -> None:

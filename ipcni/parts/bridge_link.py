@@ -14,7 +14,7 @@ from ipcni.protocol import address as addresses
 from ipcni.protocol import skel
 from ipcni.protocol.host import Host
 from ipcni.protocol.result import Result
-from ipcni.shell.facts import Link
+from ipcni.shell.iproute import Link
 from ipcni.shell.render import render
 
 

@@ -6,7 +6,7 @@ from ipcni import names
 from ipcni.errors import CniError
 from ipcni.model import Plan
 from ipcni.protocol.host import Host
-from ipcni.shell.facts import Link, LinkData, LinkInfo
+from ipcni.shell.iproute import Link, LinkData, LinkInfo
 from ipcni.shell.render import render
 
 _MAX = 4094

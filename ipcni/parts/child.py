@@ -13,7 +13,7 @@ from ipcni.protocol import args, delegate
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Dns, Interface, Result
-from ipcni.shell.facts import Link
+from ipcni.shell.iproute import Link
 from ipcni.shell.render import render
 
 

@@ -10,8 +10,9 @@ from ipcni.protocol import address as addresses
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, IpConfig, Result, Route
-from ipcni.shell.facts import Facts, Link
-from ipcni.shell.facts import Route as KernelRoute
+from ipcni.shell.facts import Facts
+from ipcni.shell.iproute import Link
+from ipcni.shell.iproute import Route as KernelRoute
 from ipcni.shell.render import render
 
 

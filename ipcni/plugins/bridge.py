@@ -12,7 +12,7 @@ from ipcni.protocol import args, delegate, ready, result
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, Result, Route
-from ipcni.shell.facts import Link
+from ipcni.shell.iproute import Link
 from ipcni.shell.render import render
 
 TOOLS = ("ip", "sysctl")

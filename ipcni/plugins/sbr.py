@@ -14,7 +14,7 @@ from ipcni.protocol import address as addresses
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import IpConfig, Result
-from ipcni.shell.facts import Route
+from ipcni.shell.iproute import Route
 from ipcni.shell.render import render
 
 TOOLS = ("ip",)

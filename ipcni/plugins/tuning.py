@@ -15,8 +15,8 @@ from ipcni.protocol import config
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Result
-from ipcni.shell.facts import Link
 from ipcni.shell.facts import read as read_file
+from ipcni.shell.iproute import Link
 from ipcni.shell.render import render
 
 TOOLS = ("ip", "sysctl")

@@ -11,7 +11,7 @@ from ipcni.parts import interface
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Result
-from ipcni.shell.facts import Link
+from ipcni.shell.iproute import Link
 from ipcni.shell.render import render
 
 VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")

@@ -13,7 +13,8 @@ from ipcni.model import line as line_of
 from ipcni.protocol import address as addresses
 from ipcni.settings import Settings
 from ipcni.shell import batch as batches
-from ipcni.shell.facts import Address, Ask, Facts, Link, Route
+from ipcni.shell.facts import Ask, Facts
+from ipcni.shell.iproute import Address, Link, Route
 from ipcni.shell.run import Runner
 
 
