@@ -1,6 +1,6 @@
 """The protocol sheet's black-box cases (10.1 to 10.6), run against the executables in bin/ as a runtime runs them.
 
-Left out until their plugins are here: C4 C5 C14 E16 (bandwidth, firewall). Group G is in test_delegation.py.
+Group G is in test_delegation.py.
 """
 
 import dataclasses
@@ -313,6 +313,20 @@ OTHERS: dict[str, tuple[str, Change, Stdin, Expect]] = {
     ),
     "F13": ("ptp", {"CNI_COMMAND": "STATUS"}, conf("1.1.0", type="ptp"), fails(999, "no plugin name provided")),
     "F14": ("tap", {"CNI_COMMAND": "STATUS"}, conf("1.1.0", type="tap"), empty),
+    "C4": ("bandwidth", {"CNI_COMMAND": "VERSION", **NOTHING_ELSE}, "", versions("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")),
+    "C5": ("firewall", {"CNI_COMMAND": "VERSION", **NOTHING_ELSE}, "", versions("0.4.0", "1.0.0", "1.1.0")),
+    "C14": (
+        "firewall",
+        {},
+        {"name": "net1"},
+        fails(1, "incompatible CNI versions", 'config is "0.1.0", plugin supports ["0.4.0" "1.0.0" "1.1.0"]'),
+    ),
+    "E16": (
+        "bandwidth",
+        {},
+        conf("1.0.0", prevResult={}, runtimeConfig={"bandwidth": {"IngressRate": 5, "IngressBurst": 0}}),
+        fails(999, "if rate is set, burst must also be set"),
+    ),
     "C6": ("vrf", {"CNI_COMMAND": "VERSION", **NOTHING_ELSE}, "", versions("0.3.1", "0.4.0", "1.0.0", "1.1.0")),
 }
 

@@ -9,7 +9,7 @@ from ipcni.protocol.request import Request
 from ipcni.shell.facts import read
 from ipcni.shell.iproute import Shape
 
-Bits = Annotated[int, msgspec.Meta(ge=0, lt=1 << 64)]
+Bits = Annotated[int, msgspec.Meta(ge=0)]
 _KEYS = ("ingressrate", "ingressburst", "egressrate", "egressburst")
 _LATENCY = 25000  # microseconds
 _UINT32 = (1 << 32) - 1

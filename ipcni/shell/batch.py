@@ -65,7 +65,7 @@ def carrier(step: Step) -> str:
     if step.unless or step.until is not None:
         return "file" if step.argv[0] == "cat" else "exec"
     match step.argv:
-        case ("ip" | "tc" | "bridge" as tool, *words) if HERE not in words and all(_PLAIN.fullmatch(word) for word in words):
+        case ("ip" | "tc" | "bridge" as tool, *words) if _one_line(words):
             return tool
         case ("sysctl", "-qw", *_):
             return "sysctl"
@@ -76,6 +76,11 @@ def carrier(step: Step) -> str:
         case (tool, *_) if tool in FILES and step.netns is None:
             return "file"
     return "exec"
+
+
+def _one_line(words: list[str]) -> bool:
+    """Whether a tool's words can stand in its batch: they are plain, and the first of them is no option of the tool itself."""
+    return not words[0].startswith("-") and HERE not in words and all(_PLAIN.fullmatch(word) for word in words)
 
 
 def coalesce(plan: Plan) -> tuple[Batch, ...]:

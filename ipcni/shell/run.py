@@ -185,7 +185,7 @@ class Runner:
                 self._undo += steps
                 return
             at = batches.failed_line(done.err)
-            if at is None:
+            if at is None or at >= len(steps):
                 # A malformed word ends the tool without a word on the line: blame the step that holds it.
                 at = next((i for i, step in enumerate(steps) if _holds(step, done.err)), 0)
             self._undo += steps[:at]

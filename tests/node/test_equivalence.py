@@ -113,6 +113,21 @@ CHILDREN: dict[str, list[dict[str, Any]]] = {
     "tap, owner and group": [{"type": "tap", "owner": 54321, "group": 54322, "mac": "c2:11:22:33:44:55"}],
 }
 CHAINS |= CHILDREN
+BANDWIDTH = {
+    "type": "bandwidth",
+    "ingressRate": 1_000_000,
+    "ingressBurst": 80_000,
+    "egressRate": 2_000_000,
+    "egressBurst": 160_000,
+}
+CHAINS |= {
+    "bridge and bandwidth": [{"type": "bridge", "ipam": V4, "mtu": 1400}, BANDWIDTH],
+    "ptp and bandwidth, one way": [
+        {"type": "ptp", "ipam": PTP_V4},
+        {"type": "bandwidth", "ingressRate": 8000, "ingressBurst": 80},
+    ],
+    "bridge and sbr, table": [{"type": "bridge", "ipam": DUAL}, {"type": "sbr", "table": 5000}],
+}
 NAMES = [
     pytest.param(name, marks=[pytest.mark.kernel(each["type"]) for each in chain if each["type"] in PROBES])
     for name, chain in CHAINS.items()
