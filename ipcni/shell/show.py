@@ -31,6 +31,7 @@ class NotOursError(CniError):
     """Another suite's plugin would be run here, and what follows depends on its answer."""
 
 
+_EVERYWHERE = ("0.0.0.0/0", "::/0")
 _MAKES = (("ip", "link", "add"), ("ip", "tuntap", "add"))
 
 
@@ -77,13 +78,16 @@ class Imagined(Facts):
         return (*super().routes(family, netns, table), *self._routes(family, netns, table))
 
     def _routes(self, family: Family, netns: Netns | None, table: str) -> Iterator[Route]:
+        for step in self._made if table == "main" else ():
+            if step.netns == netns and step.argv[:3] == ("ip", "addr", "add") and addresses.family(step.argv[3]) == family:
+                yield from _connected(step.argv[3], _given(step.argv, "dev"))
         for step in self._made:
             words = step.argv
             if (step.netns, words[:3]) != (netns, ("ip", "route", "prepend")):
                 continue
             if addresses.family(words[3]) == family and (_given(words, "table") or "main") == table:
                 yield Route(
-                    dst=words[3],
+                    dst="default" if words[3] in _EVERYWHERE else words[3],
                     gateway=_given(words, "via"),
                     dev=_given(words, "dev"),
                     protocol="boot",
@@ -111,6 +115,18 @@ class Imagined(Facts):
                     if addresses.ip(address) in addresses.cidr(prefix).network:
                         return dev
         return super().route_dev(address, family)
+
+
+def _connected(prefix: str, dev: str) -> Iterator[Route]:
+    """The routes that the kernel makes for an address of a link that is up."""
+    address = addresses.cidr(prefix)
+    if address.network.prefixlen < address.max_prefixlen:
+        network = address.network.with_prefixlen
+        if address.version == 4:
+            yield Route(dst=network, dev=dev, protocol="kernel", scope="link", prefsrc=str(address.ip))
+        else:
+            yield Route(dst=network, dev=dev, protocol="kernel", metric=256)
+            yield Route(dst="fe80::/64", dev=dev, protocol="kernel", metric=256)
 
 
 def _given(words: tuple[str, ...], key: str) -> str:

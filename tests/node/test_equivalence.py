@@ -126,6 +126,11 @@ CHAINS |= {
         {"type": "ptp", "ipam": PTP_V4},
         {"type": "bandwidth", "ingressRate": 8000, "ingressBurst": 80},
     ],
+    "bridge and sbr": [{"type": "bridge", "ipam": ROUTED}, {"type": "sbr"}],
+    "bridge and sbr, hints": [
+        {"type": "bridge", "ipam": ROUTED},
+        {"type": "sbr", "gateways": ["10.7.0.9"], "addSourceHints": True},
+    ],
     "bridge and sbr, table": [{"type": "bridge", "ipam": DUAL}, {"type": "sbr", "table": 5000}],
 }
 NAMES = [
