@@ -33,6 +33,10 @@ def main(argv0: str) -> NoReturn:
     try:
         for number in _SIGNALS:
             signal.signal(number, stop)
+        if os.path.basename(argv0) == "dhcp" and sys.argv[1:2] == ["daemon"]:
+            from ipcni.dhcp import command
+
+            os._exit(command.main(sys.argv[2:], _environ(), lambda text: _write(2, f"{text}\n".encode("utf-8", "replace"))))
         answer = skel.handle(os.path.basename(argv0), _environ(), _stdin, _runner)
         _ignore_signals()  # the answer stands: half of it would be worse than a late one
     except Interrupted:

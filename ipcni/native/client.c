@@ -123,7 +123,7 @@ int main(int argc, char **argv) {
     int told = file && fscanf(file, "%63s %4095[^\n]", build, place) == 2;
     if (file) fclose(file);
     const char *other = getenv("IPCNI_SOCKET");
-    if (told && taken(build, other ? other : place, plugin)) {
+    if (argc == 1 && told && taken(build, other ? other : place, plugin)) { /* `dhcp daemon` is no call */
         struct sigaction act = {.sa_handler = hang_up};
         sigaction(SIGTERM, &act, NULL);
         sigaction(SIGINT, &act, NULL);

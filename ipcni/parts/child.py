@@ -129,6 +129,7 @@ def delete(req: Request, host: Host, plugin: str) -> None:
     """Removes the link and has the IPAM plugin, if any, release; what is gone already is fine. All is tried."""
     with host.locked(names.lock(req.plugin, req.attachment)):
         problems: list[CniError] = []
+        plugin = ipam.release_by_link(req, host, plugin, problems)
         if req.netns_path and host.facts.netns_there(req.netns):
             problems += host.do(render("common/unplug.sh.j2", pod=req.netns, ifname=req.ifname, veth=""), keep_going=True)
         ipam.release(req, host, plugin, problems)

@@ -43,6 +43,20 @@ def in_process(req: Request, plugin: str) -> bool:
     return plugin != "dhcp" and delegate.is_ours(delegate.find(plugin, req.path))
 
 
+def release_by_link(req: Request, host: Host, plugin: str, problems: list[CniError]) -> str:
+    """DHCP's part of a removal, which comes before the link goes: by it the server is told. What fails is added to `problems`.
+
+    Returns the plugin whose part is still to come, or the empty text.
+    """
+    if plugin != "dhcp":
+        return plugin
+    try:
+        delegate.call(req, host, plugin)
+    except CniError as error:
+        problems.append(error)
+    return ""
+
+
 def release(req: Request, host: Host, plugin: str, problems: list[CniError]) -> None:
     """The IPAM plugin's part of a removal (DEL, GC), whatever became of ours; `plugin` may be empty.
 

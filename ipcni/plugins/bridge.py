@@ -162,8 +162,10 @@ def delete(req: Request, host: Host) -> None:
     """
     conf, _ = _load(req)
     with host.locked(names.lock("bridge", req.attachment)):
-        problems = _remove(req, host, conf)
-        ipam.release(req, host, conf.ipam.type, problems)
+        problems: list[CniError] = []
+        rest = ipam.release_by_link(req, host, conf.ipam.type, problems)
+        problems += _remove(req, host, conf)
+        ipam.release(req, host, rest, problems)
 
 
 def _remove(req: Request, host: Host, conf: Conf) -> list[CniError]:
@@ -210,9 +212,10 @@ def gc(req: Request, host: Host) -> None:
     conf = req.config(Conf)
     valid = req.valid_attachments()
     problems: list[CniError] = []
+    rest = ipam.release_by_link(req, host, conf.ipam.type, problems)
     for each in notes.stale(req, host, valid) if valid is not None else ():
         with host.locked(names.lock("bridge", each.attachment)):
             problems += _remove(each, host, conf)
     if valid is not None:
         problems += host.do(masquerade.gc(host, req.network, valid), keep_going=True)
-    ipam.release(req, host, conf.ipam.type, problems)
+    ipam.release(req, host, rest, problems)

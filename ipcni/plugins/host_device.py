@@ -134,7 +134,9 @@ def delete(req: Request, host: Host) -> None:
     """Gives the link back to the node as it was, and the lease; what is done already is fine. All is tried."""
     plugin = req.config(Conf).ipam.type
     with host.locked(names.lock("host-device", req.attachment)):
-        ipam.release(req, host, plugin, _give_back(req, host))
+        problems: list[CniError] = []
+        rest = ipam.release_by_link(req, host, plugin, problems)
+        ipam.release(req, host, rest, problems + _give_back(req, host))
 
 
 def _give_back(req: Request, host: Host) -> list[CniError]:
@@ -214,7 +216,8 @@ def gc(req: Request, host: Host) -> None:
     """Gives back the links of attachments that are no more, and has IPAM do the same for leases. All is tried."""
     valid = req.valid_attachments()
     problems: list[CniError] = []
+    rest = ipam.release_by_link(req, host, req.config(Conf).ipam.type, problems)
     for each in notes.stale(req, host, valid) if valid is not None else ():
         with host.locked(names.lock("host-device", each.attachment)):
             problems += _give_back(each, host)
-    ipam.release(req, host, req.config(Conf).ipam.type, problems)
+    ipam.release(req, host, rest, problems)

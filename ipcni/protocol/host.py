@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ipcni.errors import StepFailed
 from ipcni.model import Done, Plan
 from ipcni.settings import Settings
 from ipcni.shell.facts import Facts
+
+T = TypeVar("T")
 
 
 class Host(Protocol):
@@ -35,6 +37,13 @@ class Host(Protocol):
 
     def execute(self, path: str, env: Mapping[str, str], stdin: bytes) -> Done:
         """Runs another suite's plugin."""
+        ...
+
+    def consult(self, words: tuple[str, ...], env: Mapping[str, str], stdin: bytes, talk: Callable[[], T]) -> T | None:
+        """Has a daemon do the work of this very call, `env` and `stdin`: `talk` does, `words` say what with whom.
+
+        None where it is not done but only said.
+        """
         ...
 
     def on_undo(self, act: Callable[[], object]) -> None:

@@ -8,15 +8,20 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import sh
 
 from ipcni.model import Done, line
 
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
 STANDARD_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 OUT_OF_TIME = 124  # the status of timeout(1)
 _GRACE = 5  # seconds
+_LAST_WORDS = 8  # lines
 _TOLD_TO_STOP = (signal.SIGTERM, signal.SIGINT)
 _ANY_STATUS = tuple(range(-64, 256))
 
@@ -221,6 +226,62 @@ class Shell:
         os.ftruncate(stream, 0)
         os.lseek(stream, 0, os.SEEK_SET)
         return _text(text)
+
+
+class Child:
+    """A program that runs beside ours until it ends or is stopped; it is killed should ours be.
+
+    It reads nothing and writes to the descriptor `out`. `ended` is called, in a thread of its own, with its last words on stderr.
+    """
+
+    _starter: "ThreadPoolExecutor | None" = None
+
+    def __init__(self, argv: tuple[str, ...], env: Mapping[str, str], out: int, ended: Callable[[str], None]) -> None:
+        """Raises OSError when it cannot be started."""
+        from concurrent.futures import ThreadPoolExecutor  # not for a plugin, which has no such programs
+
+        self._over = threading.Event()
+
+        def done(command: "sh.RunningCommand", _success: bool, _status: int) -> None:
+            self._over.set()
+            ended(_text(command.process.stderr).strip())  # the command itself would wait for its end
+
+        def start() -> "sh.RunningCommand":
+            try:
+                with open(os.devnull, "rb") as nothing:
+                    return sh.Command(shutil.which("setpriv", path=env["PATH"]) or "setpriv")(
+                        "--pdeathsig",
+                        "KILL",
+                        *argv,
+                        _in=nothing,
+                        _out=out,
+                        _env=dict(env),
+                        _ok_code=_ANY_STATUS,
+                        _bg=True,
+                        _bg_exc=False,
+                        _new_group=True,
+                        _pass_fds={2},
+                        _internal_bufsize=_LAST_WORDS,
+                        _done=done,
+                    )
+            except (sh.CommandNotFound, sh.ForkException) as error:
+                raise OSError(str(error).strip().splitlines()[-1]) from error
+
+        # The kernel takes the end of the thread that forked for the parent's: it has to be one that stays.
+        Child._starter = Child._starter or ThreadPoolExecutor(1)
+        self._running = Child._starter.submit(start).result()
+
+    def signal(self, number: int) -> None:
+        if not self._over.is_set():
+            with contextlib.suppress(OSError):
+                self._running.signal_group(number)
+
+    def stop(self) -> None:
+        """Ends it, for good within the time of grace."""
+        self.signal(signal.SIGTERM)
+        if not self._over.wait(_GRACE):
+            self.signal(signal.SIGKILL)
+            self._over.wait(_GRACE)
 
 
 def _text(stream: bytes | str | None) -> str:

@@ -6,6 +6,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from ipcni.errors import INTERNAL, TRY_AGAIN, CniError, Interrupted, StepFailed
 from ipcni.model import Done, Netns, Plan, Step, command_words
@@ -18,6 +19,7 @@ from ipcni.shell.locks import locked
 from ipcni.shell.process import OUT_OF_TIME, Shell, process, search_path
 
 _TRIES = 4
+T = TypeVar("T")
 
 
 class Runner:
@@ -240,6 +242,23 @@ class Runner:
         done = process((path,), stdin, env, 10 * self.settings.command_timeout, self._fds)
         self._note((path,), stdin.decode("utf-8", "replace"), done, [])
         return done
+
+    def consult(self, words: tuple[str, ...], env: Mapping[str, str], stdin: bytes, talk: Callable[[], T]) -> T | None:  # noqa: ARG002
+        """Has a daemon do the work."""
+        started = time.monotonic()
+        entry: dict[str, object] = {"plugin": self._name, "argv": words, "status": 1}
+        if self._undoing:
+            entry["undo"] = True
+        self.log.append(entry)
+        try:
+            answer = talk()
+            entry["status"] = 0
+            return answer
+        except CniError as error:
+            entry["stderr"] = error.msg
+            raise
+        finally:
+            entry["ms"] = round((time.monotonic() - started) * 1000, 2)
 
     def _process(self, argv: tuple[str, ...], stdin: str) -> Done:
         return self._shell.run(argv, stdin, self._path, self.settings.command_timeout, self._fds)

@@ -4,18 +4,20 @@ import contextlib
 import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 import msgspec
 
 from ipcni.errors import CniError, StepFailed
-from ipcni.model import NAMED_NETNS, Done, Family, Netns, Plan, Step, command_words
+from ipcni.model import Done, Netns, Plan, Step, command_words
 from ipcni.model import line as line_of
-from ipcni.protocol import address as addresses
+from ipcni.protocol import delegate
 from ipcni.settings import Settings
 from ipcni.shell import batch as batches
-from ipcni.shell.facts import Ask, Facts
-from ipcni.shell.iproute import Address, Link, Route
+from ipcni.shell.imagined import Imagined
 from ipcni.shell.run import Runner
+
+T = TypeVar("T")
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -29,110 +31,6 @@ class Block(msgspec.Struct, frozen=True):
 
 class NotOursError(CniError):
     """Another suite's plugin would be run here, and what follows depends on its answer."""
-
-
-_EVERYWHERE = ("0.0.0.0/0", "::/0")
-_MAKES = (("ip", "link", "add"), ("ip", "tuntap", "add"))
-
-
-class Imagined(Facts):
-    """Questions to the node, answered as they will have to be once the script has run so far."""
-
-    def __init__(self, ask: Ask, made: list[Step]) -> None:
-        super().__init__(ask)
-        self._made = made
-
-    def link(self, name: str, netns: Netns | None = None) -> Link | None:
-        """A pod's link as the script makes it, if it does."""
-        first = name
-        for step in reversed(self._made if netns else []):
-            if step.argv[:4] == ("ip", "link", "set", "dev") and step.netns == netns and _given(step.argv, "name") == first:
-                first = step.argv[4]  # what it was called before
-            if step.argv[:3] in _MAKES and netns in (step.netns, Netns(_given(step.argv, "netns"))):
-                words = step.argv[step.argv.index("peer") :] if "peer" in step.argv else step.argv
-                if _given(words, "name") == first:
-                    return self._link(name, words, step.netns)
-        return super().link(name, netns)
-
-    def _link(self, name: str, words: tuple[str, ...], netns: Netns | None) -> Link:
-        """The link that a command makes: what the command does not say is the master's."""
-        above = super().link(_given(words[3:], "link"), netns) if "link" in words[3:] else None
-        mtu = _given(words, "mtu") or (above.mtu if above else 1500)
-        mac = _given(words, "address") or (above.mac if above else "")
-        return Link(
-            name=name,
-            mac=mac,
-            mtu=int(mtu),
-            txqlen=int(_given(words, "txqueuelen") or 1000),
-            addr_info=tuple(self._addresses(name)),
-        )
-
-    def _addresses(self, name: str) -> Iterator[Address]:
-        for step in self._made:
-            if step.netns and step.argv[:3] == ("ip", "addr", "add") and _given(step.argv, "dev") == name:
-                address, _, length = step.argv[3].partition("/")
-                yield Address(local=address, length=int(length), family="inet6" if ":" in address else "inet")
-
-    def routes(self, family: Family, netns: Netns | None = None, table: str = "main") -> tuple[Route, ...]:
-        """Those of the namespace, and those of the script."""
-        return (*super().routes(family, netns, table), *self._routes(family, netns, table))
-
-    def _routes(self, family: Family, netns: Netns | None, table: str) -> Iterator[Route]:
-        for step in self._made if table == "main" else ():
-            if step.netns == netns and step.argv[:3] == ("ip", "addr", "add") and addresses.family(step.argv[3]) == family:
-                yield from _connected(step.argv[3], _given(step.argv, "dev"))
-        for step in self._made:
-            words = step.argv
-            if (step.netns, words[:3]) != (netns, ("ip", "route", "prepend")):
-                continue
-            if addresses.family(words[3]) == family and (_given(words, "table") or "main") == table:
-                yield Route(
-                    dst="default" if words[3] in _EVERYWHERE else words[3],
-                    gateway=_given(words, "via"),
-                    dev=_given(words, "dev"),
-                    protocol="boot",
-                    scope=_given(words, "scope"),
-                    metric=int(_given(words, "metric") or 0),
-                )
-
-    def sysctls(self, paths: list[str], netns: Netns) -> dict[str, str]:
-        """Those of a link that the script makes will be the namespace's defaults."""
-        asked = {path: self._default(path, netns) for path in paths}
-        found = super().sysctls(list(dict.fromkeys(asked.values())), netns)
-        return {path: found[default] for path, default in asked.items() if default in found}
-
-    def _default(self, path: str, netns: Netns) -> str:
-        match path.split("/"):
-            case ["net", family, kind, link, *name] if super().link(link, netns) is None and self.link(link, netns):
-                return "/".join(("net", family, kind, "default", *name))
-        return path
-
-    def route_dev(self, address: str, family: Family) -> str | None:
-        """By the link that the script gives an address of that network, if it does."""
-        for step in self._made:
-            match step.argv:
-                case ("ip", "addr", "add", prefix, *_, "dev", dev) if step.netns is None:
-                    if addresses.ip(address) in addresses.cidr(prefix).network:
-                        return dev
-        return super().route_dev(address, family)
-
-
-def _connected(prefix: str, dev: str) -> Iterator[Route]:
-    """The routes that the kernel makes for an address of a link that is up."""
-    address = addresses.cidr(prefix)
-    if address.network.prefixlen < address.max_prefixlen:
-        network = address.network.with_prefixlen
-        if address.version == 4:
-            yield Route(dst=network, dev=dev, protocol="kernel", scope="link", prefsrc=str(address.ip))
-        else:
-            yield Route(dst=network, dev=dev, protocol="kernel", metric=256)
-            yield Route(dst="fe80::/64", dev=dev, protocol="kernel", metric=256)
-
-
-def _given(words: tuple[str, ...], key: str) -> str:
-    """The word behind `key`; a namespace's name as its path."""
-    value = words[words.index(key) + 1] if key in words else ""
-    return f"{NAMED_NETNS}/{value}" if key == "netns" and value and "/" not in value else value
 
 
 class Printer:
@@ -194,14 +92,26 @@ class Printer:
 
     def execute(self, path: str, env: Mapping[str, str], stdin: bytes) -> Done:
         """Notes the call of another suite's plugin; ADD's answer is not to be known, so ADD stops here."""
-        variables = " ".join(f"{key}={shlex.quote(value)}" for key, value in sorted(env.items()) if key.startswith("CNI_"))
-        line = f"printf %s {shlex.quote(stdin.decode('utf-8', 'replace'))} | {variables} {shlex.quote(path)}"
-        self._say(lines=(f"# {path} is another suite's plugin: it is run by the CNI protocol.", line))
+        self._call(f"{path} is another suite's plugin: it is run by the CNI protocol.", path, env, stdin)
         if env.get("CNI_COMMAND") == "ADD":
             raise NotOursError(
                 f"what follows depends on the answer of {path}", details="only ipcni's own plugins can be explained"
             )
         return Done(0, "", "", 0)
+
+    def consult(self, words: tuple[str, ...], env: Mapping[str, str], stdin: bytes, talk: Callable[[], T]) -> T | None:  # noqa: ARG002
+        """Notes the call that has the daemon do the work; whether and how it answers is not to be known, so ADD stops here."""
+        plugin = self._plugins[-1]
+        path = delegate.find(plugin, env.get("CNI_PATH", ""))
+        self._call(f"A daemon does the work: {' '.join(words)}.", path, env, stdin)
+        if env.get("CNI_COMMAND") == "ADD":
+            raise NotOursError(f"what follows depends on the answer of {words[-1]}", details=f"{plugin} has a daemon do its work")
+        return None
+
+    def _call(self, remark: str, path: str, env: Mapping[str, str], stdin: bytes) -> None:
+        variables = " ".join(f"{key}={shlex.quote(value)}" for key, value in sorted(env.items()) if key.startswith("CNI_"))
+        line = f"printf %s {shlex.quote(stdin.decode('utf-8', 'replace'))} | {variables} {shlex.quote(path)}"
+        self._say(lines=(f"# {remark}", line))
 
     def on_undo(self, act: Callable[[], object]) -> None:
         """Nothing will have been done."""
