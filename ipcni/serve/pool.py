@@ -149,7 +149,8 @@ class Pool:
 
     def _finish(self) -> None:
         """Nobody new is served; who is being served is served to the end."""
-        self._listener.close()
+        if not self._again:  # else calls that wait are the next server's
+            self._listener.close()
         os.close(self._stop_write)
         deadline = time.monotonic() + self._limits.seconds + _GRACE
         while any(self._slots) and time.monotonic() < deadline:
