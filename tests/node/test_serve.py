@@ -223,6 +223,7 @@ def test_the_server_finishes_what_runs(server: Server, tmp_path: pathlib.Path) -
 
 def test_a_new_server_in_its_place(server: Server, alone: pathlib.Path) -> None:
     """SIGHUP: the same process, other workers."""
+    assert wait(lambda: len(server.workers()) == 2)
     before = server.workers()
     server.process.send_signal(signal.SIGHUP)
     assert wait(lambda: len(server.workers()) == 2 and not set(before) & set(server.workers()))
