@@ -11,9 +11,10 @@ from ipcni.shell.facts import Facts
 
 
 class Host(Protocol):
-    """The node, to a plugin. `live` tells whether the namespace given has to exist."""
+    """The node, to a plugin. `live` tells whether the namespace given has to exist, `undoes` that a failure takes back what was done."""
 
     live: bool
+    undoes: bool
     settings: Settings
 
     @property
