@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
-"""ADD and DEL of ipcni beside the Go plugins, interleaved in one run: medians in milliseconds, ratios, processes per ADD.
+"""ipcni beside the Go plugins, interleaved in one run on scratch nodes: one process a call, and warm behind `ipcni serve`.
 
-    sudo .venv/bin/python benchmarks/bench.py [--rounds 20] [--go /usr/lib/cni] [--bin bin]
+    sudo .venv/bin/python benchmarks/bench.py                     ADD and DEL of each chain: medians, quartiles, ratios to Go
+    sudo .venv/bin/python benchmarks/bench.py parallel            pods a second at 1, 4, 16 and 64 at once; processor time a pod
+    sudo .venv/bin/python benchmarks/bench.py leases              host-local with 10 to 60,000 leases
+    sudo .venv/bin/python benchmarks/bench.py ports               portmap with 0 to 1,000 published pods
+    sudo .venv/bin/python benchmarks/bench.py memory              the server's memory after so many pods
 
-Each round attaches and deletes one pod with either suite, in turn, on a scratch node each. Debian has no Go flannel; its side of
-"flannel + portmap" is the bridge config that flannel would make, then portmap.
+--rounds N, --only TEXT (chains whose name has it), --json, --svg FILE (of the first; needs matplotlib, the extra `bench`).
 """
 
 import argparse
+import concurrent.futures
 import itertools
 import json
 import os
@@ -18,129 +22,246 @@ import tempfile
 import time
 from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from tests.lab import BIN, GO, Node, Pod
+from sides import NAMES, Side, with_sides
 
-Chain = list[dict[str, Any]]
+from tests.lab import Pod
 
-
-def chains(node: Node, folder: pathlib.Path, *, go: bool) -> dict[str, Chain]:
-    """The chains to time, as plugin configs in order."""
-    ipam = {"type": "host-local", "dataDir": node.data_dir}
-    base = {"cniVersion": "1.0.0", "name": "n"}
-    bridge = {**base, "type": "bridge", "isGateway": True, "ipam": {**ipam, "subnet": "10.9.0.0/16"}}
-    ports = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
-    flannel = {
-        **base,
-        "type": "flannel",
-        "subnetFile": str(folder / "subnet.env"),
-        "dataDir": str(folder / "flannel"),
-        "delegate": {"hairpinMode": True, "isDefaultGateway": True},
-        "ipam": ipam,
-    }
-    made_by_flannel = {
-        **bridge,
-        "hairpinMode": True,
-        "isDefaultGateway": True,
-        "mtu": 1450,
-        "ipam": {**ipam, "ranges": [[{"subnet": "10.244.1.0/24"}]], "routes": [{"dst": "10.244.0.0/16"}]},
-    }
-    (folder / "subnet.env").write_text(
-        "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
-    )
-    portmap = {**base, "type": "portmap", "runtimeConfig": {"portMappings": ports}}
-    return {
-        "loopback": [{**base, "type": "loopback"}],
-        "bridge": [{**bridge, "bridge": "br1"}],
-        "bridge + ipMasq": [{**bridge, "bridge": "br1", "ipMasq": True}],
-        "flannel + portmap": [made_by_flannel if go else flannel, portmap],
-    }
-
-
-class Side:
-    """One suite on its own node."""
-
-    def __init__(self, name: str, bin_dir: pathlib.Path, folder: pathlib.Path) -> None:
-        self.name, self.bin_dir = name, bin_dir
-        folder.mkdir()
-        self.node = Node(folder)
-        self.chains = chains(self.node, folder, go=name == "Go")
-        self.times: dict[tuple[str, str], list[float]] = {}
-
-    def round(self, chain: str, pod: Pod, number: int) -> None:
-        """One pod's ADD and DEL."""
-        prev: Any = None
-        for verb in ("ADD", "DEL"):
-            began = time.perf_counter()
-            for conf in self.chains[chain] if verb == "ADD" else reversed(self.chains[chain]):
-                given = {**conf, **({"prevResult": prev} if prev else {})}
-                answer = self.node.call(verb, given, pod, container=f"c{number}", bin_dir=self.bin_dir)
-                answer.ok()
-                prev = answer.json if answer.stdout else prev
-            self.times.setdefault((chain, verb), []).append((time.perf_counter() - began) * 1000)
-
-    def median(self, chain: str, verb: str) -> float:
-        return statistics.median(self.times[chain, verb][1:])  # the first round makes bridges and chains
-
-    def processes(self, chain: str) -> float:
-        """Processes one steady ADD starts, from the journal."""
-        adds = [line for line in self.node.journal() if line["verb"] == "ADD"]
-        plugins = [conf["type"] for conf in self.chains[chain]]
-        found = [
-            sum(1 for command in line["commands"] if "argv" in command and command["argv"][0] not in FILES)
-            for line in adds
-            if line["plugin"] in plugins
-        ]
-        return statistics.median(found) * len(plugins)
-
-
+Row = dict[str, Any]
 FILES = ("printf", "mkdir", "rm", "mv", "sync", "cat")
 
 
-def main() -> None:
-    """Runs all chains and prints the table; --json for a machine."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rounds", type=int, default=20)
-    options.add_argument("--go", type=pathlib.Path, default=GO)
-    options.add_argument("--bin", type=pathlib.Path, default=BIN)
-    options.add_argument("--json", action="store_true")
-    given = options.parse_args()
-    rows = []
-    with tempfile.TemporaryDirectory() as name:
-        for chain in ("loopback", "bridge", "bridge + ipMasq", "flannel + portmap"):
-            folder = pathlib.Path(name) / chain.replace(" ", "")
-            folder.mkdir()
-            sides = [Side("Go", given.go, folder / "go"), Side("ipcni", given.bin, folder / "ours")]
-            try:
-                for number, side in itertools.product(range(given.rounds + 1), sides):
-                    pod = Pod(f"bench-{os.getpid()}-{side.name}-{number}")
-                    try:
-                        side.round(chain, pod, number)
-                    finally:
-                        pod.delete()
-                go, ours = sides
-                rows.append(
-                    {
-                        "chain": chain,
-                        **{
-                            f"{side.name} {verb}": round(side.median(chain, verb), 1) for side in sides for verb in ("ADD", "DEL")
-                        },
-                        "ratio ADD": round(ours.median(chain, "ADD") / go.median(chain, "ADD"), 2),
-                        "ratio DEL": round(ours.median(chain, "DEL") / go.median(chain, "DEL"), 2),
-                        "processes ADD": ours.processes(chain),
-                    }
-                )
-            finally:
-                for side in sides:
-                    side.node.delete()
-    if given.json:
-        print(json.dumps(rows))
+def pod(side: Side, number: object) -> Pod:
+    return Pod(f"bench-{os.getpid()}-{side.name}-{number}")
+
+
+def quartiles(values: list[float]) -> list[float]:
+    return [round(value, 1) for value in statistics.quantiles(values, n=4)]
+
+
+def chains(folder: pathlib.Path, rounds: int, only: str) -> list[Row]:
+    """One pod's ADD and DEL by each suite in turn; the first round, which makes bridges and shared chains, does not count."""
+    rows: list[Row] = []
+    names = [name for name in with_sides(folder / "names", ("Go",), lambda sides: list(sides[0].chains)) if only in name]
+    for name in names:
+
+        def act(sides: list[Side], name: str = name) -> Row:
+            times: dict[tuple[str, str], list[float]] = {}
+            largest: dict[str, int] = {}
+            for number, side in itertools.product(range(rounds + 1), sides):
+                place = pod(side, number)
+                try:
+                    prev = None
+                    for verb in ("ADD", "DEL"):
+                        prev, costs = side.run(verb, side.chains[name], place, f"c{number}", prev)
+                        if number:
+                            times.setdefault((side.name, verb), []).append(sum(cost["ms"] for cost in costs))
+                            largest[side.name] = max(largest.get(side.name, 0), *(cost["kib"] for cost in costs))
+                finally:
+                    place.delete()
+            row: Row = {"chain": name}
+            for verb in ("ADD", "DEL"):
+                go = statistics.median(times["Go", verb])
+                for each in NAMES:
+                    row[f"{verb} {each}"] = quartiles(times[each, verb])
+                for each in NAMES[1:]:
+                    row[f"{verb} {each} ÷ Go"] = round(statistics.median(times[each, verb]) / go, 2)
+            row["processes an ADD starts"] = processes(sides[2], name)
+            row["MiB a call"] = [round(largest[each] / 1024, 1) for each in NAMES]
+            return row
+
+        rows.append(with_sides(folder / name.replace(" ", ""), NAMES, act))
+    return rows
+
+
+def processes(side: Side, chain: str) -> float:
+    """How many a steady ADD of a chain starts, by the journal (files are written without any)."""
+    plugins = [conf["type"] for conf in side.chains[chain]]
+    records = [record for record in side.node.journal() if record["verb"] == "ADD" and record["plugin"] in plugins][
+        len(plugins) :
+    ]
+    counts = [sum(1 for each in record["commands"] if "argv" in each and each["argv"][0] not in FILES) for record in records]
+    return round(statistics.mean(counts) * len(plugins), 1)
+
+
+def parallel(folder: pathlib.Path, rounds: int) -> list[Row]:
+    """Pods a second, so many at once, of bridge + ipMasq; processor time of an ADD and DEL, the server's included."""
+
+    def act(sides: list[Side]) -> list[Row]:
+        rows = []
+        for at_once in (1, 4, 16, 64):
+            row: Row = {"at once": at_once}
+            for side in sides:
+                count = max(rounds, at_once)
+                pods = [pod(side, f"{at_once}-{number}") for number in range(count)]
+                chain = side.chains["bridge + ipMasq"]
+                side.run("ADD", chain, pods[0], "first")
+                side.run("DEL", chain, pods[0], "first")
+                before, began = side.server()["cpu"], time.perf_counter()
+
+                def one(number: int, side: Side = side, pods: list[Pod] = pods, chain: Any = chain) -> float:
+                    prev, added = side.run("ADD", chain, pods[number], f"c{number}")
+                    _, deleted = side.run("DEL", chain, pods[number], f"c{number}", prev)
+                    return float(sum(cost["cpu"] for cost in (*added, *deleted)))
+
+                with concurrent.futures.ThreadPoolExecutor(at_once) as threads:
+                    cpu = sum(threads.map(one, range(count)))
+                seconds = time.perf_counter() - began
+                cpu += side.server()["cpu"] - before
+                row[f"{side.name} pods/s"] = round(count / seconds, 1)
+                row[f"{side.name} CPU ms a pod"] = round(cpu / count, 1)
+                for each in pods:
+                    each.delete()
+            row["warm ÷ Go"] = round(row["warm pods/s"] / row["Go pods/s"], 2)
+            row["warm ÷ Go, CPU"] = round(row["warm CPU ms a pod"] / row["Go CPU ms a pod"], 2)
+            rows.append(row)
+        return rows
+
+    found: list[Row] = with_sides(folder / "parallel", ("Go", "warm"), act)
+    return found
+
+
+def grown(folder: pathlib.Path, rounds: int, what: str) -> list[Row]:
+    """ADD and DEL where there are so many others already."""
+    sizes = (10, 250, 1000, 10_000, 60_000) if what == "leases" else (0, 100, 300, 1000)
+    rows: list[Row] = []
+    for size in sizes:
+
+        def act(sides: list[Side], size: int = size) -> Row:
+            row: Row = {what: size}
+            times: dict[tuple[str, str], list[float]] = {}
+            for side in sides:
+                fill(side, what, size)
+            chain = "host-local" if what == "leases" else "flannel + portmap"
+            for number, side in itertools.product(range(rounds + 1), sides):
+                place = pod(side, number)
+                try:
+                    prev = None
+                    plugins = side.chains[chain] if what == "leases" else side.chains[chain][1:]
+                    if what == "ports":
+                        prev = {"cniVersion": "1.0.0", "ips": [{"address": "10.244.1.9/24"}]}
+                    for verb in ("ADD", "DEL"):
+                        _, costs = side.run(verb, plugins, place, f"c{number}", prev)
+                        if number:
+                            times.setdefault((side.name, verb), []).append(sum(cost["ms"] for cost in costs))
+                finally:
+                    place.delete()
+            for verb in ("ADD", "DEL"):
+                for each in ("Go", "warm"):
+                    row[f"{verb} {each}"] = quartiles(times[each, verb])
+            return row
+
+        rows.append(with_sides(folder / f"{what}{size}", ("Go", "warm"), act))
+    return rows
+
+
+def fill(side: Side, what: str, size: int) -> None:
+    """Others' leases as files, others' published ports as rules: made at once, as the plugins would have made them."""
+    if what == "leases":
+        place = pathlib.Path(side.node.data_dir) / "n"
+        place.mkdir(parents=True)
+        for number in range(size):
+            high, low = divmod(number + 2, 256)
+            (place / f"10.9.{high}.{low}").write_text(f"other{number}\r\neth0")
         return
+    template = side.chains["flannel + portmap"][1]
+    place_of = pod(side, "filler")
+    prev = {"cniVersion": "1.0.0", "ips": [{"address": "10.244.1.8/24"}]}
+    side.run("ADD", [template], place_of, "template", prev)
+    saved = side.node.run("iptables-save", "-t", "nat").stdout
+    chain = next(word for word in saved.split() if word.startswith(":CNI-DN-"))[1:]
+    lines = [line for line in saved.splitlines() if chain in line]
+    text = ["*nat"]
+    for number in range(size):
+        name = f"CNI-DN-{number:021x}"
+        for line in lines:
+            made = line.replace(chain, name).replace("template", f"other{number}").replace("8080", str(10_000 + number))
+            text.append(made)
+    side.node.run("iptables-restore", "--noflush", input="\n".join([*text, "COMMIT", ""]))
+    side.run("DEL", [template], place_of, "template", prev)
+    place_of.delete()
+
+
+def memory(folder: pathlib.Path, rounds: int) -> list[Row]:
+    """The server and its workers, after so many pods of bridge."""
+
+    def act(sides: list[Side]) -> list[Row]:
+        (side,) = sides
+        place, rows, count = pod(side, 0), [], 0
+        for until in (0, 100, rounds * 50, rounds * 500):
+            while count < until:
+                side.run("ADD", side.chains["bridge"], place, f"c{count}")
+                side.run("DEL", side.chains["bridge"], place, f"c{count}")
+                count += 1
+            rows.append({"pods": count, "MiB": round(side.server()["kib"] / 1024, 1)})
+        place.delete()
+        return rows
+
+    found: list[Row] = with_sides(folder / "memory", ("warm",), act)
+    return found
+
+
+def show(rows: list[Row]) -> None:
+    """A table; of quartiles the median with the others behind it."""
     print("| " + " | ".join(rows[0]) + " |")
     print("|---" * len(rows[0]) + "|")
     for row in rows:
-        print("| " + " | ".join(map(str, row.values())) + " |")
+        cells = [f"{each[1]:g} ({each[0]:g}–{each[2]:g})" if _quartiles(key) else str(each) for key, each in row.items()]
+        print("| " + " | ".join(cells) + " |")
+
+
+def _quartiles(key: str) -> bool:
+    return key.startswith(("ADD", "DEL")) and "÷" not in key
+
+
+def plot(rows: list[Row], path: str) -> None:
+    """Medians as bars, quartiles as lines on them."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(12, 0.6 * len(rows) + 1.5), sharey=True)
+    for axis, verb in zip(axes, ("ADD", "DEL"), strict=True):
+        for index, name in enumerate(NAMES):
+            found = [row[f"{verb} {name}"] for row in rows]
+            place = [at + (index - 1) * 0.27 for at in range(len(rows))]
+            spread = [[mid - low for low, mid, _ in found], [high - mid for _, mid, high in found]]
+            axis.barh(place, [mid for _, mid, _ in found], 0.25, xerr=spread, label=name)
+        axis.set_title(f"{verb}, ms")
+        axis.set_yticks(range(len(rows)), [row["chain"] for row in rows])
+        axis.invert_yaxis()
+    axes[1].legend()
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("what", nargs="?", default="chains", choices=("chains", "parallel", "leases", "ports", "memory"))
+    options.add_argument("--rounds", type=int, default=20)
+    options.add_argument("--only", default="")
+    options.add_argument("--json", action="store_true")
+    options.add_argument("--svg", default="")
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        match given.what:
+            case "chains":
+                rows = chains(folder, given.rounds, given.only)
+            case "parallel":
+                rows = parallel(folder, given.rounds)
+            case "memory":
+                rows = memory(folder, given.rounds)
+            case _:
+                rows = grown(folder, given.rounds, given.what)
+    if given.svg and given.what == "chains":
+        plot(rows, given.svg)
+    if given.json:
+        print(json.dumps(rows, ensure_ascii=False))
+    else:
+        show(rows)
 
 
 if __name__ == "__main__":

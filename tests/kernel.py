@@ -11,7 +11,7 @@ from tests.lab import ROOT, run
 # A feature and a command that shows it, run in a namespace of its own.
 PROBES = {
     "vlan_filtering": "ip link add probe type bridge vlan_filtering 1",
-    "vlan": "ip link add link lo name probe type vlan id 5",
+    "vlan": "sh -c 'ip link add parent type veth peer name other && ip link add link parent name probe type vlan id 5'",
     "ipvlan": "sh -c 'ip link add parent type veth peer name other && ip link add link parent name probe type ipvlan'",
     "dummy": "ip link add probe type dummy",
     "vrf": "ip link add probe type vrf table 10",

@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ GO = pathlib.Path("/usr/lib/cni")
 ENTRY_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+_starting = threading.Lock()
 served: list[pathlib.Path] = []  # with pytest's --served, the folder of programs that ask `ipcni serve`
 
 
@@ -186,6 +188,10 @@ class Node(Pod):
 
     def serve(self) -> "subprocess.Popen[bytes]":
         """The node's `ipcni serve`, started now if it isn't there yet."""
+        with _starting:
+            return self._serve()
+
+    def _serve(self) -> "subprocess.Popen[bytes]":
         if self._server is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / "serve.sock"

@@ -18,6 +18,7 @@ class Nowhere:
     """What is `planned` and `executed` is kept; `outcomes` are what other suites' plugins end with, in order."""
 
     live = False
+    undoes = False
 
     def __init__(self, settings: Settings | None = None, env: Mapping[str, str] | None = None) -> None:
         self.settings = settings or Settings()

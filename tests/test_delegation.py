@@ -55,7 +55,9 @@ class Stub:
 
     def environ(self, verb: str) -> dict[str, str]:
         text = os.fsdecode((self.folder / f"{verb}.env").read_bytes())
-        return dict(pair.split("=", 1) for pair in text.split("\0") if pair)
+        found = dict(pair.split("=", 1) for pair in text.split("\0") if pair)
+        found.pop("IPCNI_SOCKET", None)  # how a test says where the server is
+        return found
 
     def call(self, verb: str, conf: str = CONF, **options: Any) -> Answer:
         return self.node.call(verb, conf, bin_dir=BIN, path=str(self.bin), **options)

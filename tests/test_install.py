@@ -96,7 +96,7 @@ def test_only_some(with_go: pathlib.Path) -> None:
     assert delegate.is_ours(str(with_go / "flannel"))
     assert not delegate.is_ours(str(with_go / "bridge"))
     done = ipcni("install", "--cni-bin-dir", str(with_go), "--plugin", "nosuch")
-    assert (done.returncode, done.stderr.startswith("ipcni: ipcni has no plugin nosuch; it has bridge")) == (1, True)
+    assert (done.returncode, done.stderr.startswith("ipcni: ipcni has no plugin nosuch; it has bandwidth, bridge")) == (1, True)
 
 
 def test_a_dry_run_only_talks(with_go: pathlib.Path) -> None:
@@ -107,9 +107,10 @@ def test_a_dry_run_only_talks(with_go: pathlib.Path) -> None:
     assert listing(with_go) == before
 
 
-@pytest.mark.parametrize("failing", range(1, len(install.plugins()) + 4))
+@pytest.mark.parametrize("native", [b"\x7fELF\n" + delegate.MARK, None], ids=["native", "no compiler"])
+@pytest.mark.parametrize("failing", [*range(1, 7), *range(7, 2 * len(install.plugins()) + 6, 5)])
 def test_an_interrupted_install_leaves_every_plugin_callable(
-    with_go: pathlib.Path, failing: int, monkeypatch: pytest.MonkeyPatch
+    with_go: pathlib.Path, failing: int, native: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped at any of its renames; and uninstall puts all back."""
     before = listing(with_go)
@@ -123,14 +124,17 @@ def test_an_interrupted_install_leaves_every_plugin_callable(
             raise OSError(28, "No space left on device")
         replace(src, dst)
 
+    monkeypatch.setattr(install, "client", lambda: native)
     monkeypatch.setattr(os, "replace", stopping)
     with contextlib.suppress(CniError):  # the last numbers are beyond its last rename
         install.install(str(with_go), force=True)
-    assert calls == min(failing, 1 + len(install.plugins()))
+    assert calls == min(failing, 1 + len(install.plugins()) if native is None else 2 + 2 * len(install.plugins()))
     monkeypatch.undo()
     for name in BOTH:
         content = (with_go / name).read_bytes()
-        assert content in (before[name], install.launcher())
+        assert content in (before[name], native or install.launcher())
+        if content == native:
+            assert (with_go / install.BEHIND / name).read_bytes() == install.launcher()
         assert os.access(with_go / name, os.X_OK)
     if (with_go / install.MANIFEST).exists():
         install.uninstall(str(with_go))

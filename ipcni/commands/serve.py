@@ -30,7 +30,8 @@ def command(path: str, workers: int, queue: int, idle_exit: float, timeout: floa
     from ipcni.serve import pool, worker
 
     where = path or f"{settings.load(os.environ).run_dir}/serve.sock"
+    served = pool.Pool(workers, worker.Limits(seconds=timeout, memory=memory), idle_exit)
     listener = pool.listen(where, queue, os.environ)
     click.echo(f"ipcni: serving at {where} with {workers} workers", err=True)
-    if pool.Pool(listener, workers, worker.Limits(seconds=timeout, memory=memory), idle_exit).run(os.environ):
+    if served.run(listener, os.environ):
         os.execv(sys.executable, [sys.executable, "-I", *sys.argv])

@@ -29,7 +29,7 @@ static volatile sig_atomic_t told_to_end;
 /* The runtime wants us to end: the server notices that we hang up, and undoes what it did. Its status still comes. */
 static void hang_up(int number) {
     told_to_end = number;
-    shutdown(server, SHUT_WR);
+    if (server >= 0) shutdown(server, SHUT_WR);
 }
 
 static int sends(const void *data, size_t length) {
@@ -123,14 +123,13 @@ int main(int argc, char **argv) {
     int told = file && fscanf(file, "%63s %4095[^\n]", build, place) == 2;
     if (file) fclose(file);
     const char *other = getenv("IPCNI_SOCKET");
-    if (argc == 1 && told && taken(build, other ? other : place, plugin)) { /* `dhcp daemon` is no call */
-        struct sigaction act = {.sa_handler = hang_up};
-        sigaction(SIGTERM, &act, NULL);
-        sigaction(SIGINT, &act, NULL);
-        if (sends("G", 1)) {
-            int status = hears(-1);
-            return status >= 0 ? status : answer(11, "the ipcni server ended during the request", "`ipcni journal` has what it did; call DEL");
-        }
+    struct sigaction act = {.sa_handler = hang_up};
+    sigaction(SIGTERM, &act, NULL);
+    sigaction(SIGINT, &act, NULL);
+    /* Words behind the name, as in `dhcp daemon`, are no call. */
+    if (argc == 1 && told && taken(build, other ? other : place, plugin) && sends("G", 1)) {
+        int status = hears(-1);
+        return status >= 0 ? status : answer(11, "the ipcni server ended during the request", "`ipcni journal` has what it did; call DEL");
     }
     if (told_to_end) return answer(11, "interrupted by a signal", "nothing was done");
     if (server >= 0) close(server);

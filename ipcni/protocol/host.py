@@ -13,9 +13,10 @@ T = TypeVar("T")
 
 
 class Host(Protocol):
-    """The node, to a plugin. `live` tells whether the namespace given has to exist."""
+    """The node, to a plugin. `live` tells whether the namespace given has to exist, `undoes` that a failure takes back what was done."""
 
     live: bool
+    undoes: bool
     settings: Settings
 
     @property

@@ -73,6 +73,7 @@ def _perform(req: Request, host: Host) -> Answer:
     from ipcni.shell import journal
 
     record = journal.Record(req, host)
+    host.undoes = req.verb == "ADD"
     try:
         body = _work(req, host)
         record.end(body, None)
@@ -84,7 +85,7 @@ def _perform(req: Request, host: Host) -> Answer:
     except Exception as error:  # noqa: BLE001  # see handle
         failure = _defect(error)
         record.trace(error)
-    if req.verb == "ADD":
+    if host.undoes:
         with contextlib.suppress(Exception):
             host.undo()
     record.end({}, failure)

@@ -62,33 +62,34 @@ def _answers(path: str) -> bool:
 
 
 class Pool:
-    """`workers` processes over one socket. `idle` seconds without a request end it (0: never)."""
+    """`workers` processes over one socket. `idle` seconds without a request end it (0: never). Heeds signals from the beginning."""
 
-    def __init__(self, listener: socket.socket, workers: int, limits: Limits, idle: float) -> None:
-        self._listener, self._limits, self._idle = listener, limits, idle
+    def __init__(self, workers: int, limits: Limits, idle: float) -> None:
+        self._limits, self._idle = limits, idle
         self._slots: list[int] = [0] * workers
         self._started = [0.0] * workers
         self._board = mmap.mmap(-1, _SLOT.size * workers)
         self._stop_read, self._stop_write = os.pipe()
         self._build = wire.build()
         self._ending = self._again = False
+        self._woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, self._told)
 
-    def run(self, env: Mapping[str, str]) -> bool:
+    def run(self, listener: socket.socket, env: Mapping[str, str]) -> bool:
         """Serves until it is told to end, or nobody has wanted anything for long. True: start anew, as other code."""
+        self._listener = listener
         _load_everything()
         gc.collect()
         gc.freeze()
-        wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, self._told)
         quiet, seen = time.monotonic(), 0
         self._fill()
         _ready(env.get("NOTIFY_SOCKET", ""))
         while not self._ending:
-            select.select([wake_read], [], [], 1.0)
+            select.select([self._woken], [], [], 1.0)
             with contextlib.suppress(BlockingIOError):
-                os.read(wake_read, 4096)
+                os.read(self._woken, 4096)
             self._reap()
             self._kill_hung()
             self._fill()
@@ -149,7 +150,8 @@ class Pool:
 
     def _finish(self) -> None:
         """Nobody new is served; who is being served is served to the end."""
-        self._listener.close()
+        if not self._again:  # else calls that wait are the next server's
+            self._listener.close()
         os.close(self._stop_write)
         deadline = time.monotonic() + self._limits.seconds + _GRACE
         while any(self._slots) and time.monotonic() < deadline:

@@ -156,6 +156,8 @@ class Shell:
             self._running = None
 
     def _start(self, path: str, keep: set[int]) -> None:
+        for stream in (self._out, self._err):
+            self._told(stream)  # what a command said that was killed
         read, self._script = os.pipe()
         self._status, write = os.pipe()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD_TO_STOP)

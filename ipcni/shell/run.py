@@ -29,6 +29,7 @@ class Runner:
     """
 
     live = True
+    undoes = False
 
     def __init__(self, settings: Settings, env: Mapping[str, str], shell: Shell | None = None) -> None:
         self.settings = settings
@@ -63,9 +64,15 @@ class Runner:
         with locked(path, self.settings.lock_timeout, mode=mode, keep=keep, hint=hint) as fd:
             if (waited := round((time.monotonic() - started) * 1000, 2)) > 50:
                 self.log.append({"plugin": self._name, "note": f"waited for {path}", "ms": waited})
+            outermost = not self._fds
             self._fds.add(fd)
             try:
                 yield
+            except BaseException:
+                if outermost and self.undoes:  # before anybody else has the lock: what comes next must not meet our undoing
+                    with contextlib.suppress(Exception):
+                        self.undo()
+                raise
             finally:
                 self._fds.discard(fd)
 

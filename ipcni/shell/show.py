@@ -37,6 +37,7 @@ class Printer:
     """A host on which nothing happens. Questions are asked of the real one."""
 
     live = False
+    undoes = False
 
     def __init__(self, settings: Settings, env: Mapping[str, str]) -> None:
         self.settings = settings

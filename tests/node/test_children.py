@@ -22,10 +22,12 @@ OWN: dict[str, dict[str, Any]] = {
 }
 LACKING = ("ipvlan", "vlan", "dummy")
 KINDS = [pytest.param(kind, marks=[pytest.mark.kernel(kind)] if kind in LACKING else []) for kind in OWN]
+# What all of them do in the same way is tried with those that every kernel has.
+COMMON = ["macvlan", "tap"]
 ON_A_MASTER = [each for each in KINDS if "master" in OWN[str(each.values[0])]]
 MODES = [
     *(("macvlan", mode) for mode in ("bridge", "private", "vepa", "passthru")),
-    *(pytest.param("ipvlan", mode, marks=pytest.mark.kernel("ipvlan")) for mode in ("l2", "l3", "l3s")),
+    *(pytest.param("ipvlan", mode, marks=pytest.mark.kernel("ipvlan")) for mode in ("l3", "l3s")),
 ]
 
 
@@ -101,7 +103,7 @@ def test_both_families_and_older_versions(wire: Node, kind: str) -> None:
         assert ("ip4" in result) == (version == "0.2.0")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", COMMON)
 def test_del_without_namespace_or_master(wire: Node, kind: str) -> None:
     """The lease goes; the link went with the pod, or goes with it."""
     pod, wanted = wire.pod(), conf(wire, kind)
@@ -117,7 +119,7 @@ def test_del_without_namespace_or_master(wire: Node, kind: str) -> None:
     assert wire.leases("podnet") == {}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", COMMON)
 def test_a_failed_add_leaves_nothing(wire: Node, kind: str, tmp_path: pathlib.Path) -> None:
     """Whatever step of it fails."""
     pod = wire.pod()
@@ -132,7 +134,7 @@ def test_a_failed_add_leaves_nothing(wire: Node, kind: str, tmp_path: pathlib.Pa
     assert list(wire.leases("podnet")) == ["10.9.0.2"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", COMMON)
 def test_a_name_that_is_taken(wire: Node, kind: str) -> None:
     pod = wire.pod()
     pod.run("ip", "link", "add", "eth0", "type", "bridge")
@@ -156,7 +158,7 @@ def test_check_sees_what_changed(wire: Node, kind: str) -> None:
     assert f"not of type {'tun' if kind == 'tap' else kind}" in refused(wire, known, pod, "CHECK")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", COMMON)
 def test_gc_releases_leases(wire: Node, kind: str) -> None:
     wanted = conf(wire, kind)
     for number in (1, 2):
@@ -173,7 +175,7 @@ def test_status(wire: Node, kind: str) -> None:
     assert gone["msg"].startswith('failed to find plugin "nope"')
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", COMMON)
 def test_another_suites_ipam_comes_after_the_link(wire: Node, kind: str, tmp_path: pathlib.Path) -> None:
     """It may need one, as DHCP does; when it fails the link goes."""
     answer = json.dumps({"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.7/24"}]})
@@ -206,14 +208,14 @@ def test_the_default_routes_link_is_the_master(wire: Node, kind: str) -> None:
     wire.call("CHECK", {**wanted, "prevResult": result}, pod).ok()
 
 
-@pytest.mark.parametrize("kind", ON_A_MASTER)
+@pytest.mark.parametrize("kind", ["macvlan"])
 def test_a_master_that_is_nowhere(wire: Node, kind: str) -> None:
     assert refused(wire, conf(wire, kind, master="nope"), wire.pod()) == 'failed to lookup master "nope": Link not found'
     error = wire.call("STATUS", conf(wire, kind, master="nope")).error()
     assert (error["code"], error["msg"]) == (50, 'failed to lookup master "nope": Link not found')
 
 
-@pytest.mark.parametrize("kind", ON_A_MASTER)
+@pytest.mark.parametrize("kind", ["macvlan", pytest.param("vlan", marks=pytest.mark.kernel("vlan"))])
 def test_a_master_in_the_pod(node: Node, kind: str) -> None:
     pod = node.pod()
     wanted = conf(node, kind, linkInContainer=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import lab
 from tests.lab import Answer, Node, Pod
 from tests.remains import network, published, remains, tools
 
@@ -50,6 +51,14 @@ def moments(took: float, count: int, seed: str) -> list[float]:
     return [took * (part + rng.random()) / count for part in range(count)]
 
 
+def left(node: Node) -> dict[str, list[str]]:
+    """What remains. Behind `ipcni serve` a killed call is undone by a process that nobody waits for: it gets a moment."""
+    deadline = time.monotonic() + (3 if lab.served else 0)
+    while (found := remains(node)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
 def stopped(node: Node, verb: str, conf: dict[str, Any], pod: Pod, moment: float, number: int) -> Answer:
     """Starts a call and signals the plugin's process, which is the only one the runtime knows, a while later."""
     process = node.start(verb, conf, pod)
@@ -67,9 +76,9 @@ def test_an_add_that_is_killed(node: Node, plugin: str, half: int) -> None:
     for moment in moments(took, MOMENTS, f"{plugin}{half}"):
         killed += stopped(node, "ADD", conf, pod, moment, signal.SIGKILL).status == -signal.SIGKILL
         node.call("DEL", conf, pod).ok()
-        assert remains(node) == {}, f"killed after {moment:.3f} of {took:.3f} s"
+        assert left(node) == {}, f"killed after {moment:.3f} of {took:.3f} s"
         assert [link["ifname"] for link in pod.ip("link")] == ["lo"]
-    assert killed >= MOMENTS / 3
+    assert killed >= MOMENTS / 4
     node.call("ADD", conf, pod).ok()
     node.call("DEL", conf, pod).ok()
     assert remains(node) == {}
@@ -110,7 +119,7 @@ def test_a_del_that_is_killed(node: Node, plugin: str) -> None:
         node.call("ADD", conf, pod).ok()
         stopped(node, "DEL", conf, pod, moment, signal.SIGKILL)
         node.call("DEL", conf, pod).ok()
-        assert remains(node) == {}, f"killed after {moment:.3f} of {took:.3f} s"
+        assert left(node) == {}, f"killed after {moment:.3f} of {took:.3f} s"
 
 
 def test_a_killed_call_keeps_its_lock_until_its_command_has_ended(node: Node) -> None:

@@ -15,7 +15,6 @@ V4: dict[str, Any] = {"subnet": "10.9.0.0/24", "routes": [{"dst": "0.0.0.0/0"}]}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "macvlan": ("macvlan", {"mac": "c2:11:22:33:44:55"}),
     "macvlan, mode and mtu": ("macvlan", {"mac": "c2:11:22:33:44:55", "mode": "private", "mtu": 1400}),
-    "ipvlan": ("ipvlan", {}),
     "ipvlan, mode and mtu": ("ipvlan", {"mode": "l3s", "mtu": 1400}),
     "vlan": ("vlan", {"vlanId": 9, "mtu": 1400}),
 }

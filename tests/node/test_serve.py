@@ -1,0 +1,268 @@
+"""`ipcni serve` and the program that asks it: who runs a call, and what becomes of it when somebody dies."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ipcni import install
+from ipcni.serve import wire
+from tests.lab import BIN, Answer, Node, Pod
+from tests.remains import network, remains, tools
+
+SLOW = 'case "$*" in *{when}*) touch $here/started; sleep {seconds};; esac; exec $real "$@"'
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder that `ipcni install` filled."""
+    folder = tmp_path_factory.mktemp("programs") / "bin"
+    install.install(str(folder))
+    return folder
+
+
+class Server:
+    """A server on a node, and calls from its namespaces."""
+
+    def __init__(self, node: Node, programs: pathlib.Path, *options: str, env: dict[str, str] | None = None) -> None:
+        self.node, self.programs, self.path = node, programs, node.folder / "serve" / "sock"
+        argv = ["ip", "netns", "exec", node.name, str(BIN / "ipcni"), "serve", "--socket", str(self.path), *options]
+        self.process = subprocess.Popen(argv, env={**node.env, **(env or {})}, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        assert wait(self.answers)
+
+    def answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as asked:
+            try:
+                asked.connect(str(self.path))
+            except OSError:
+                return False
+            return True
+
+    def start(
+        self, verb: str, conf: dict[str, Any], pod: Pod, *, container: str = "cid1", env: dict[str, str] | None = None
+    ) -> "subprocess.Popen[bytes]":
+        """A call as a runtime makes it, in the server's own namespaces."""
+        variables = {
+            **self.node.env,
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": container,
+            "CNI_NETNS": pod.path,
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": str(BIN),
+            "IPCNI_SOCKET": str(self.path),
+            **(env or {}),
+        }
+        argv = ["nsenter", "-t", str(self.process.pid), "-n", "-m", str(self.programs / conf["type"])]
+        process = subprocess.Popen(argv, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdin
+        process.stdin.write(json.dumps(conf).encode())
+        process.stdin.close()
+        process.stdin = None
+        return process
+
+    def call(self, verb: str, conf: dict[str, Any], pod: Pod, **more: Any) -> Answer:
+        return self.node.wait(self.start(verb, conf, pod, **more))
+
+    def workers(self) -> list[int]:
+        return children(self.process.pid)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait(condition: Any, seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@pytest.fixture
+def server(node: Node, programs: pathlib.Path) -> Iterator[Server]:
+    made = Server(node, programs, "--workers", "2")
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def alone(programs: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """The programs without the plugins behind them: only a server can run a call."""
+    folder = tmp_path / "alone"
+    shutil.copytree(programs, folder)
+    for name in install.plugins():
+        (folder / install.BEHIND / name).unlink()
+    return folder
+
+
+def test_a_call_is_the_servers(server: Server, alone: pathlib.Path) -> None:
+    server.programs = alone
+    conf, pod = network(server.node), server.node.pod()
+    known = {**conf, "prevResult": server.call("ADD", conf, pod).ok()}
+    server.call("CHECK", known, pod).ok()
+    assert server.call("ADD", {**conf, "bridge": 5}, pod).error()["code"] == 999
+    server.call("DEL", known, pod).ok()
+    assert remains(server.node) == {}
+    assert server.path.stat().st_mode & 0o777 == 0o600
+    assert server.path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_without_a_server_the_plugin_runs(server: Server) -> None:
+    node = server.node
+    conf, pod = network(node), node.pod()
+    server.end()
+    env = {"IPCNI_SOCKET": str(server.path)}
+    node.call("ADD", conf, pod, bin_dir=server.programs, env=env).ok()
+    node.call("DEL", conf, pod, bin_dir=server.programs, env=env).ok()
+    assert remains(node) == {}
+
+
+def test_refused_calls_are_run_by_the_plugin(server: Server, alone: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Other code, other namespaces, a closed descriptor: the plugin itself runs, and without it nobody does."""
+    other = tmp_path / "other"
+    shutil.copytree(alone, other)
+    place = (other / install.BEHIND / "serve").read_text().split(" ", 1)[1]
+    (other / install.BEHIND / "serve").write_text(f"0123456789abcdef {place}")
+    conf, pod = network(server.node), server.node.pod()
+    server.programs = other
+    assert server.call("ADD", conf, pod).error()["msg"] == "cannot run the plugin"
+    elsewhere = server.node.call("ADD", conf, pod, bin_dir=alone, env={"IPCNI_SOCKET": str(server.path)})
+    assert elsewhere.error()["msg"] == "cannot run the plugin"
+    assert not server.node.journal()
+    server.programs = alone
+    server.call("ADD", conf, pod).ok()
+
+
+def test_what_is_no_request(server: Server) -> None:
+    """Whatever comes, the next call is served."""
+    for data in (b"", b"x", b"CNI1\xff\xff\xff\xff", b"CNI1\x04\x00\x00\x00abcd", os.urandom(4096)):
+        with socket.socket(socket.AF_UNIX) as asked:
+            asked.connect(str(server.path))
+            with contextlib.suppress(OSError):
+                asked.sendall(data)
+    server.call("VERSION", network(server.node), server.node.pod()).ok()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_client_that_ends(server: Server, tmp_path: pathlib.Path, number: int) -> None:
+    """What it had begun is undone."""
+    env = tools(tmp_path / "tools", ip=SLOW.format(when="-batch", seconds=20))
+    conf, pod = network(server.node), server.node.pod()
+    client = server.start("ADD", conf, pod, env=env)
+    assert wait((tmp_path / "tools" / "started").exists)
+    children_of = children(client.pid) or [client.pid]
+    os.kill(children_of[0], number)
+    answer = server.node.wait(client)
+    if number == signal.SIGTERM:
+        assert answer.error()["code"] == 11
+    assert wait(lambda: remains(server.node) == {})
+    server.call("ADD", conf, pod).ok()
+
+
+def test_a_worker_that_is_killed(server: Server, tmp_path: pathlib.Path) -> None:
+    """Its client is told, nothing is run twice, another one takes its place."""
+    env = tools(tmp_path / "tools", ip=SLOW.format(when="-batch", seconds=1))
+    conf, pod = network(server.node), server.node.pod()
+    client = server.start("ADD", conf, pod, env=env)
+    assert wait((tmp_path / "tools" / "started").exists)
+    before = server.workers()
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    error = server.node.wait(client).error()
+    assert (error["code"], error["msg"]) == (11, "the ipcni server ended during the request")
+    assert wait(lambda: len(server.workers()) == 2 and not set(before) & set(server.workers()))
+    time.sleep(1.2)  # the command that was running
+    server.call("DEL", conf, pod).ok()
+    assert remains(server.node) == {}
+
+
+def test_a_request_that_takes_too_long(node: Node, programs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    server = Server(node, programs, "--workers", "1", "--timeout", "1")
+    env = tools(tmp_path / "tools", ip=SLOW.format(when="-batch", seconds=20))
+    began = time.monotonic()
+    assert server.call("ADD", network(node), node.pod(), env=env).error()["code"] == 11
+    assert time.monotonic() - began < 10
+    assert remains(node) == {}
+    server.end()
+
+
+def test_more_calls_than_places(node: Node, programs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Those for whom there is no place run by themselves; none fails."""
+    server = Server(node, programs, "--workers", "1", "--queue", "1")
+    env = tools(tmp_path / "tools", ip=SLOW.format(when="-batch", seconds=1))
+    conf = network(node)
+    clients = [server.start("ADD", conf, node.pod(), container=f"c{number}", env=env) for number in range(6)]
+    assert len({node.wait(client).ok()["ips"][0]["address"] for client in clients}) == 6
+    server.end()
+
+
+def test_the_server_finishes_what_runs(server: Server, tmp_path: pathlib.Path) -> None:
+    env = tools(tmp_path / "tools", ip=SLOW.format(when="-batch", seconds=1))
+    conf, pod = network(server.node), server.node.pod()
+    client = server.start("ADD", conf, pod, env=env)
+    assert wait((tmp_path / "tools" / "started").exists)
+    assert server.end() == 0
+    server.node.wait(client).ok()
+
+
+def test_a_new_server_in_its_place(server: Server, alone: pathlib.Path) -> None:
+    """SIGHUP: the same process, other workers."""
+    assert wait(lambda: len(server.workers()) == 2)
+    before = server.workers()
+    server.process.send_signal(signal.SIGHUP)
+    assert wait(lambda: len(server.workers()) == 2 and not set(before) & set(server.workers()))
+    server.programs = alone
+    assert wait(server.answers)
+    server.call("ADD", network(server.node), server.node.pod()).ok()
+
+
+def test_a_second_server_is_refused(server: Server) -> None:
+    done = server.node.run(str(BIN / "ipcni"), "serve", "--socket", str(server.path), check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"ipcni: a server is there already: {server.path}; --socket says another place\n"
+
+
+def test_nobody_asks_for_long(node: Node, programs: pathlib.Path) -> None:
+    server = Server(node, programs, "--idle-exit", "1")
+    assert server.process.wait(10) == 0
+
+
+def test_a_shell_that_died_meanwhile(server: Server, alone: pathlib.Path) -> None:
+    server.programs = alone
+    conf = network(server.node)
+    for number in range(4):
+        server.call("ADD", conf, server.node.pod(), container=f"c{number}").ok()
+        for worker in server.workers():
+            for shell in children(worker):
+                os.kill(shell, signal.SIGKILL)
+    server.call("ADD", conf, server.node.pod(), container="last").ok()
+
+
+def test_workers_are_replaced_when_they_have_grown(node: Node, programs: pathlib.Path) -> None:
+    server = Server(node, programs, "--workers", "1", "--memory", "1")
+    assert wait(lambda: len(server.workers()) == 1)
+    before = server.workers()
+    server.call("VERSION", network(node), node.pod()).ok()
+    assert wait(lambda: len(server.workers()) == 1 and server.workers() != before)
+    server.end()
+
+
+def test_the_build_tells_code_apart() -> None:
+    assert wire.build() == wire.build()
+    assert len(wire.build()) == 16
