@@ -108,8 +108,7 @@ CHILDREN: dict[str, list[dict[str, Any]]] = {
     "vlan": [{"type": "vlan", "master": "mst", "vlanId": 77, "mtu": 1300, "ipam": DUAL}],
     "dummy": [{"type": "dummy", "ipam": DUAL}],
     "tap": [{"type": "tap", "multiQueue": True, "mtu": 1400, "owner": 54321, "ipam": V4}],
-    "vrf": [{"type": "macvlan", "master": "mst", "ipam": ROUTED}, {"type": "vrf", "vrfname": "blue"}],
-    "vrf, table": [{"type": "bridge", "ipam": ROUTED}, {"type": "vrf", "vrfname": "blue", "table": 42}],
+    "vrf": [{"type": "bridge", "ipam": ROUTED}, {"type": "vrf", "vrfname": "blue", "table": 42}],
     "tap, owner and group": [{"type": "tap", "owner": 54321, "group": 54322, "mac": "c2:11:22:33:44:55"}],
 }
 CHAINS |= CHILDREN
