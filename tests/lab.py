@@ -83,6 +83,7 @@ class Node(Pod):
         self._server: subprocess.Popen[bytes] | None = None
         super().__init__(f"node-{self.tag}")
         sh("ip", "-n", self.name, "link", "set", "lo", "up")
+        self.run("sysctl", "-qw", "net/ipv4/ip_forward=0", "net/ipv6/conf/all/forwarding=0")  # the machine's own are inherited
         self.data_dir = str(folder / "networks")
         self.env = {
             "PATH": ENTRY_PATH,

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import msgspec
+
 from ipcni.model import NAMED_NETNS, Family, Netns, Step
 from ipcni.protocol import address as addresses
 from ipcni.shell.facts import Ask, Facts
@@ -22,8 +24,11 @@ class Imagined(Facts):
         """A pod's link as the script makes it, if it does."""
         first = name
         for step in reversed(self._made if netns else []):
-            if step.argv[:4] == ("ip", "link", "set", "dev") and step.netns == netns and _given(step.argv, "name") == first:
-                first = step.argv[4]  # what it was called before
+            if step.argv[:4] == ("ip", "link", "set", "dev") and _given(step.argv, "name") == first:
+                if netns == Netns(_given(step.argv, "netns")) and (moved := super().link(step.argv[4], step.netns)):
+                    return msgspec.structs.replace(moved, name=name, master="", addr_info=tuple(self._addresses(name)))
+                if netns == step.netns:
+                    first = step.argv[4]  # what it was called before
             if step.argv[:3] in _MAKES and netns in (step.netns, Netns(_given(step.argv, "netns"))):
                 words = step.argv[step.argv.index("peer") :] if "peer" in step.argv else step.argv
                 if _given(words, "name") == first:

@@ -109,6 +109,8 @@ CHILDREN: dict[str, list[dict[str, Any]]] = {
     "dummy": [{"type": "dummy", "ipam": DUAL}],
     "tap": [{"type": "tap", "multiQueue": True, "mtu": 1400, "owner": 54321, "ipam": V4}],
     "vrf": [{"type": "bridge", "ipam": ROUTED}, {"type": "vrf", "vrfname": "blue", "table": 42}],
+    "host-device": [{"type": "host-device", "device": "mst", "ipam": DUAL}, TUNING],
+    "host-device, by address": [{"type": "host-device", "hwaddr": "02:00:00:00:00:aa"}],
     "tap, owner and group": [{"type": "tap", "owner": 54321, "group": 54322, "mac": "c2:11:22:33:44:55"}],
 }
 CHAINS |= CHILDREN
