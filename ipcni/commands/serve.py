@@ -18,7 +18,7 @@ from ipcni import settings
     "--idle-exit", default=0.0, show_default=True, metavar="SECONDS", help="End after so long without a request (0: never)."
 )
 @click.option(
-    "--timeout", default=120.0, show_default=True, metavar="SECONDS", help="What a request may take; it is undone then."
+    "--timeout", default=240.0, show_default=True, metavar="SECONDS", help="What a request may take; it is undone then."
 )
 @click.option("--memory", default=256, show_default=True, metavar="MIB", help="A worker that has grown so far is replaced.")
 def command(path: str, workers: int, queue: int, idle_exit: float, timeout: float, memory: int) -> None:

@@ -27,7 +27,7 @@ _F_SETSIG = 10  # fcntl(2); Python has no name for it
 class Limits(msgspec.Struct, frozen=True):
     """Of one worker: `seconds` a request may take, `requests` it serves, `memory` it may grow to (MiB) before another takes its place."""
 
-    seconds: float = 120
+    seconds: float = 240
     requests: int = 1000
     memory: int = 256
 
