@@ -43,6 +43,13 @@ def drop(req: Request, host: Host) -> Plan:
     return render("common/forget.sh.j2", path=mine) if os.path.lexists(mine) else ()
 
 
+def beside(req: Request, host: Host) -> list[str]:
+    """The container's other interfaces in this network that have a note."""
+    folder, mine = _folder(req, host), f"{req.container_id}:"
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(name.removeprefix(mine) for name in names if name.startswith(mine) and name != mine + req.ifname)
+
+
 def stale(req: Request, host: Host, valid: frozenset[tuple[str, str]]) -> list[Request]:
     """A DEL, without namespace, for each noted attachment of the network that is not among the valid ones."""
     found = []

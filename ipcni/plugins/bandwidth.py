@@ -6,6 +6,7 @@ import msgspec
 
 from ipcni import names
 from ipcni.errors import CniError
+from ipcni.model import Attachment
 from ipcni.parts import bandwidth_conf, interface, notes
 from ipcni.parts.bandwidth_conf import Limit
 from ipcni.protocol.host import Host
@@ -20,6 +21,11 @@ LINKS = ("ifb",)
 _DEFAULT_MTU = 1500
 
 
+def _lock(req: Request) -> str:
+    """The device's name is of network and container: their interfaces share it."""
+    return names.lock("bandwidth", Attachment(req.network, req.container_id, ""))
+
+
 def add(req: Request, host: Host) -> Result:
     """Limits on the pod's link on the node, and the device for what comes from the pod, which the result gets."""
     ingress, egress = bandwidth_conf.load(req)
@@ -30,11 +36,17 @@ def add(req: Request, host: Host) -> Result:
         return prev
     if host.live:
         interface.open_netns(host.facts, req.netns)
-    with host.locked(names.lock("bandwidth", req.attachment)):
+    with host.locked(_lock(req)):
         veth, mtu = _host_end(req, host, prev)
         ifb = Interface(
             name=names.ifb(req.attachment), mac=names.mac(host.facts.machine_id(), "ifb", req.network, req.container_id)
         )
+        if egress and host.live and host.facts.mac(ifb.name):  # before the note, which says that it is ours
+            other = ", ".join(notes.beside(req, host)) or req.ifname
+            raise CniError(
+                "adding link: file exists",
+                details=f"there is a {ifb.name} for the container's {other}: a network limits what comes from one interface",
+            )
         plan = notes.take(req, host, ifb.name) if egress else ()
         plan += render("bandwidth/shape.sh.j2", veth=veth, mtu=mtu, ifb=ifb.name, mac=ifb.mac, ingress=ingress, egress=egress)
         host.do(plan)
@@ -68,7 +80,7 @@ def _host_end(req: Request, host: Host, prev: Result) -> tuple[str, int]:
 
 def delete(req: Request, host: Host) -> None:
     """Removes the device; what is gone already is fine. Limits are not looked at: those of the pod's link go with it."""
-    with host.locked(names.lock("bandwidth", req.attachment)):
+    with host.locked(_lock(req)):
         failures = _remove(req, host)
     if failures:
         raise failures[0]
@@ -76,12 +88,13 @@ def delete(req: Request, host: Host) -> None:
 
 def _remove(req: Request, host: Host) -> list[CniError]:
     ifb = names.ifb(req.attachment)
-    plan = render("bandwidth/remove.sh.j2", ifb=ifb) if host.facts.mac(ifb) else ()
+    others = not notes.words(req, host) and notes.beside(req, host)  # without it, that interface could send nothing
+    plan = render("bandwidth/remove.sh.j2", ifb=ifb) if host.facts.mac(ifb) and not others else ()
     return list(host.do(plan + notes.drop(req, host), keep_going=True))
 
 
 def check(req: Request, host: Host) -> None:
-    """The limits are on the pod's link and its device, as they were asked for."""
+    """The limits are on the pod's link and its device, as they were asked for, and what comes from the pod is sent to the device."""
     ingress, egress = bandwidth_conf.load(req)
     prev = req.prev_result()
     if prev is None:
@@ -95,6 +108,8 @@ def check(req: Request, host: Host) -> None:
         if not host.facts.mac(ifb):
             raise CniError("get ifb device: Link not found", details=f"there is no {ifb} on the node")
         _check(host, ifb, egress)
+        if ifb not in host.facts.redirects(veth):
+            raise CniError("Failed to find filter", details=f"`tc filter show dev {veth} parent ffff:` sends nothing to {ifb}")
 
 
 def _check(host: Host, link: str, wanted: Limit) -> None:
@@ -112,7 +127,7 @@ def gc(req: Request, host: Host) -> None:
     valid = req.valid_attachments()
     failures: list[CniError] = []
     for each in notes.stale(req, host, valid) if valid is not None else ():
-        with host.locked(names.lock("bandwidth", each.attachment)):
+        with host.locked(_lock(each)):
             failures += _remove(each, host)
     if failures:
         raise failures[0]

@@ -12,7 +12,7 @@ import msgspec
 from ipcni.errors import CniError
 from ipcni.model import Done, Family, Netns
 from ipcni.shell import nft
-from ipcni.shell.iproute import Link, Policy, Qdisc, Route
+from ipcni.shell.iproute import Filter, Link, Policy, Qdisc, Route
 
 Ask = Callable[[tuple[str, ...], Netns | None], Done]
 
@@ -111,6 +111,12 @@ class Facts:
         """The queues of a link of the node."""
         found: tuple[Qdisc, ...] = self._json(("tc", "-j", "-r", "qdisc", "show", "dev", link), None, tuple[Qdisc, ...])
         return found
+
+    def redirects(self, link: str) -> frozenset[str]:
+        """Where filters send what arrives at a link of the node."""
+        argv = ("tc", "-j", "filter", "show", "dev", link, "parent", "ffff:")
+        found: tuple[Filter, ...] = self._json(argv, None, tuple[Filter, ...])
+        return frozenset(action.to_dev for each in found for action in each.options.actions if action.to_dev)
 
     def rules(self, family: Family, table: str) -> Rules:
         """One iptables table as `iptables-save` form lines; an empty one where there is no such tool or table."""

@@ -106,3 +106,17 @@ class Qdisc(msgspec.Struct, frozen=True):
     kind: str
     root: bool = False
     options: Shape = Shape()
+
+
+class Action(msgspec.Struct, frozen=True):
+    to_dev: str = ""
+
+
+class Actions(msgspec.Struct, frozen=True):
+    actions: tuple[Action, ...] = ()
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """A filter, as `tc -j filter` tells it."""
+
+    options: Actions = Actions()

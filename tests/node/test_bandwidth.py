@@ -17,11 +17,11 @@ BOTH = {"ingressRate": 10_000_000, "ingressBurst": 8_000_000, "egressRate": 20_0
 IFB = "bwp" + hashlib.sha512(b"podnetcid1").hexdigest()[:12]
 
 
-def attach(node: Node, pod: Pod, container: str = "cid1", kind: str = "bridge", **keys: Any) -> Any:
+def attach(node: Node, pod: Pod, container: str = "cid1", kind: str = "bridge", ifname: str = "eth0", **keys: Any) -> Any:
     """What comes before bandwidth in a chain."""
     ipam = {"type": "host-local", "dataDir": node.data_dir, "subnet": "10.9.0.0/24"}
     conf = {"cniVersion": "1.0.0", "name": "podnet", "type": kind, "isGateway": True, "ipam": ipam, **keys}
-    return node.call("ADD", conf, pod, container=container).ok()
+    return node.call("ADD", conf, pod, container=container, ifname=ifname).ok()
 
 
 def conf(result: Any = None, **keys: Any) -> dict[str, Any]:
@@ -83,6 +83,7 @@ def test_what_leaves_the_pod_is_held_back(node: Node) -> None:
         ({"ingressRate": 8000, "ingressBurst": 80}, {"tbf"}, False),
         ({}, set(), False),
         ({"ingressRate": 0, "runtimeConfig": {"bandwidth": BOTH}}, set(), False),
+        ({"egressBurst": None, "runtimeConfig": {"bandwidth": BOTH}}, set(), False),
         ({"runtimeConfig": {"bandWidth": BOTH}}, {"tbf", "ingress"}, True),
     ],
 )
@@ -165,10 +166,34 @@ def test_check_sees_what_changed(node: Node) -> None:
     for key, value, what in (("ingressRate", 8_000_000, "Rate"), ("egressBurst", 1_600_080, "Limit")):
         assert refused(node, {**known, key: value}, pod, "CHECK") == f"{what} doesn't match"
     name = veth(known["prevResult"])
+    node.run("tc", "filter", "del", "dev", name, "parent", "ffff:")
+    assert refused(node, known, pod, "CHECK") == "Failed to find filter"
+    node.run("tc", "qdisc", "del", "dev", name, "ingress")
+    assert refused(node, known, pod, "CHECK") == "Failed to find filter"
     node.run("tc", "qdisc", "del", "dev", name, "root")
     assert refused(node, known, pod, "CHECK") == "Failed to find qdisc"
     node.run("ip", "link", "del", IFB)
     assert refused(node, {**known, "ingressRate": 0, "ingressBurst": 0}, pod, "CHECK") == "get ifb device: Link not found"
+
+
+def test_another_interface_of_the_container(node: Node) -> None:
+    """The device's name is of network and container: the second interface's end must not take the first one's device."""
+    pod = node.pod()
+    first = conf(attach(node, pod), **BOTH)
+    node.call("ADD", first, pod).ok()
+    second = conf(attach(node, pod, ifname="eth1"), **BOTH)
+    error = node.call("ADD", second, pod, ifname="eth1").error()
+    assert (error["msg"], "container's eth0" in error["details"]) == ("adding link: file exists", True)
+    node.call("DEL", second, pod, ifname="eth1").ok()
+    one_way = {**second, "egressRate": 0, "egressBurst": 0}
+    node.call("ADD", one_way, pod, ifname="eth1").ok()
+    node.call("DEL", one_way, pod, ifname="eth1").ok()
+    valid = [{"containerID": "cid1", "ifname": "eth0"}]
+    node.call("GC", {**conf(), "cniVersion": "1.1.0", "cni.dev/valid-attachments": valid}).ok()
+    node.call("CHECK", {**first, "prevResult": first["prevResult"]}, pod).ok()
+    pod.run("ping", "-c1", "-W2", "-I", "eth0", "10.9.0.1")
+    node.call("DEL", first, pod).ok()
+    assert IFB not in node.links()
 
 
 def test_del_without_anything_and_gc(node: Node) -> None:
