@@ -125,13 +125,18 @@ def early_lease(req: Request, host: Host, plugin: str) -> Result | None:
     return ipam.lease(req, host, plugin) if plugin and ipam.in_process(req, plugin) else None
 
 
-def delete(req: Request, host: Host, plugin: str) -> None:
-    """Removes the link and has the IPAM plugin, if any, release; what is gone already is fine. All is tried."""
+def delete(req: Request, host: Host, plugin: str, *, renamed: bool = True) -> None:
+    """Removes the link and has the IPAM plugin, if any, release; what is gone already is fine. All is tried.
+
+    `renamed` tells whether ADD makes the link by another name, which one that was killed may have left.
+    """
     with host.locked(names.lock(req.plugin, req.attachment)):
         problems: list[CniError] = []
         plugin = ipam.release_by_link(req, host, plugin, problems)
         if req.netns_path and host.facts.netns_there(req.netns):
-            problems += host.do(render("common/unplug.sh.j2", pod=req.netns, ifname=req.ifname, veth=""), keep_going=True)
+            half = temporary(req) if renamed and host.facts.link(temporary(req), req.netns) else ""
+            plan = render("common/unmake.sh.j2", pod=req.netns, ifname=req.ifname, temporary=half)
+            problems += host.do(plan, keep_going=True)
         ipam.release(req, host, plugin, problems)
 
 

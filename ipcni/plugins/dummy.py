@@ -45,7 +45,7 @@ def add(req: Request, host: Host) -> Result:
 
 def delete(req: Request, host: Host) -> None:
     """Removes link and lease; what is gone already is fine."""
-    child.delete(req, host, req.config(Conf, prefix="failed to parse network config").ipam.type)
+    child.delete(req, host, req.config(Conf, prefix="failed to parse network config").ipam.type, renamed=False)
 
 
 def check(req: Request, host: Host) -> None:

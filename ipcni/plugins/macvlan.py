@@ -71,7 +71,7 @@ def _link(req: Request, conf: Conf, master: Link, mode: str, mac: str) -> Plan:
         temporary=child.temporary(req),
         netns=req.netns.name or req.netns.path,
         mtu=conf.mtu,
-        mac="" if mac == master.mac else mac,
+        mac="" if mode == "passthru" and mac == master.mac else mac,
         mode=mode,
         queue=conf.bc_queue_len,
         ifname=req.ifname,
@@ -86,6 +86,8 @@ def delete(req: Request, host: Host) -> None:
 def check(req: Request, host: Host) -> None:
     """Link, mode, MAC, addresses and routes are as configured and as prevResult says, and the lease is there."""
     conf = req.config(Conf)
+    if conf.link_in_container:
+        interface.open_netns(host.facts, req.netns)
     _, mode, _ = _checked(req, host, conf)
     prev, link = child.check(req, host, conf.ipam.type, "macvlan")
     if link.linkinfo.info_data.mode != mode:

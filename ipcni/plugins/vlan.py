@@ -29,13 +29,19 @@ class Conf(msgspec.Struct, frozen=True, rename="camel"):
     dns: Dns = Dns()
 
 
-def add(req: Request, host: Host) -> Result:
-    """Lease, link, addresses."""
+def _load(req: Request) -> Conf:
+    """The configuration; a default route says nothing of the link that carries a VLAN, so `master` has to be named."""
     conf = req.config(Conf)
     if not conf.master:
         raise CniError('"master" field is required. It specifies the host interface name to create the VLAN for')
     if not 0 <= conf.vlan_id <= 4094:
         raise CniError(f"invalid VLAN ID {conf.vlan_id} (must be between 0 and 4094 inclusive)", details="`vlanId`")
+    return conf
+
+
+def add(req: Request, host: Host) -> Result:
+    """Lease, link, addresses."""
+    conf = _load(req)
     delegate.find(conf.ipam.type, req.path)  # addresses have to come from somewhere
     interface.check_name(req.ifname)
     if host.live:
@@ -68,7 +74,7 @@ def delete(req: Request, host: Host) -> None:
 
 def check(req: Request, host: Host) -> None:
     """Link, id, MTU, addresses and routes are as configured and as prevResult says, and the lease is there."""
-    conf = req.config(Conf)
+    conf = _load(req)
     prev, link = child.check(req, host, conf.ipam.type, "vlan")
     child.master(req, host, conf.master, inside=conf.link_in_container)
     if link.linkinfo.info_data.id != conf.vlan_id:
@@ -79,9 +85,9 @@ def check(req: Request, host: Host) -> None:
 
 
 def status(req: Request, host: Host) -> None:
-    """The master is on the node, and the IPAM plugin is ready."""
-    conf = req.config(Conf)
-    if conf.master and not conf.link_in_container:
+    """The configuration can be used, the master is on the node, and the IPAM plugin is ready."""
+    conf = _load(req)
+    if not conf.link_in_container:
         child.require_master(req, host, conf.master)
     delegate.call(req, host, conf.ipam.type)
 

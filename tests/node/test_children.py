@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from ipcni import names
+from ipcni.model import Attachment
 from tests.lab import BIN, Node, Pod
 from tests.node.test_bridge import addresses, link, routes
 from tests.remains import remains, tools
@@ -53,11 +55,11 @@ def conf(node: Node, kind: str, ipam: dict[str, Any] | None = V4, version: str =
     return made
 
 
-def refused(node: Node, wanted: dict[str, Any], pod: Pod, verb: str = "ADD", **call: Any) -> str:
+def refused(node: Node, wanted: dict[str, Any], pod: Pod | str, verb: str = "ADD", **call: Any) -> str:
     """What an error says; an ADD has left everything as it was."""
-    before = (remains(node), pod.ip("link", "show"))
+    before = (remains(node), pod.ip("link", "show")) if isinstance(pod, Pod) else None
     error = node.call(verb, wanted, pod, **call).error()
-    if verb == "ADD":
+    if verb == "ADD" and isinstance(pod, Pod):
         assert (remains(node), pod.ip("link", "show")) == before
     return str(error["msg"])
 
@@ -144,6 +146,26 @@ def test_a_name_that_is_taken(wire: Node, kind: str) -> None:
     assert wire.leases("podnet") == {}
 
 
+@pytest.mark.parametrize("kind", ON_A_MASTER)
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_add_that_was_killed_before_the_link_had_its_name(wire: Node, kind: str, inside: bool) -> None:
+    """DEL removes what was half made, and the pod can be added again."""
+    pod, wanted = wire.pod(), conf(wire, kind, linkInContainer=inside)
+    if inside:
+        master(pod)
+    half = names.host_veth(Attachment("podnet", "cid1", "eth0"))
+    type_ = ("type", kind, *(("id", "77") if kind == "vlan" else ()))
+    space, where = (pod, ()) if inside else (wire, ("netns", pod.name))
+    before = sorted(each["ifname"] for each in pod.ip("link", "show"))
+    for _ in range(2):
+        space.run("ip", "link", "add", "link", "mst", "name", half, *where, *type_)
+        wire.call("DEL", wanted, pod).ok()
+        assert sorted(each["ifname"] for each in pod.ip("link", "show")) == before
+        wire.call("ADD", wanted, pod).ok()
+        wire.call("DEL", wanted, pod).ok()
+    assert sorted(each["ifname"] for each in pod.ip("link", "show")) == before
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_check_sees_what_changed(wire: Node, kind: str) -> None:
     pod, wanted = wire.pod(), conf(wire, kind)
@@ -199,7 +221,8 @@ def test_another_suites_ipam_comes_after_the_link(wire: Node, kind: str, tmp_pat
 def test_the_default_routes_link_is_the_master(wire: Node, kind: str) -> None:
     pod, wanted = wire.pod(), conf(wire, kind, master="")
     if kind == "vlan":
-        assert refused(wire, wanted, pod).startswith('"master" field is required')
+        for verb in ("ADD", "CHECK", "STATUS"):
+            assert refused(wire, wanted, pod, verb).startswith('"master" field is required')
         return
     assert refused(wire, wanted, pod) == "no default route interface found"
     assert wire.call("STATUS", wanted).error()["code"] == 50 if kind == "macvlan" else True
@@ -223,7 +246,10 @@ def test_a_master_in_the_pod(node: Node, kind: str) -> None:
     master(pod)
     result = node.call("ADD", wanted, pod).ok()
     assert link(pod, "eth0")["link"] == "mst"
-    node.call("CHECK", {**wanted, "prevResult": result}, pod).ok()
+    known = {**wanted, "prevResult": result}
+    node.call("CHECK", known, pod).ok()
+    nowhere = f"{pod.path}-not"
+    assert refused(node, known, nowhere, "CHECK").startswith(f'failed to open netns "{nowhere}": ')
     node.call("DEL", wanted, pod).ok()
     assert sorted(each["ifname"] for each in pod.ip("link", "show")) == ["far", "lo", "mst"]
 
@@ -287,6 +313,18 @@ def test_without_addresses_it_is_up(wire: Node, kind: str) -> None:
     assert "UP" in link(pod, "eth0")["flags"]
     wire.call("CHECK", {**conf(wire, kind, None), "prevResult": result}, pod).ok()
     wire.call("DEL", conf(wire, kind, None), pod).ok()
+
+
+@pytest.mark.parametrize("mode", ["bridge", "private", "vepa", "passthru"])
+def test_the_masters_mac_can_only_be_passed_through(wire: Node, mode: str) -> None:
+    pod, wanted = wire.pod(), conf(wire, "macvlan", mode=mode, mac=MASTER_MAC)
+    if mode != "passthru":
+        assert refused(wire, wanted, pod) == 'failed to set "eth0" UP: address already in use'
+        assert wire.leases("podnet") == {}
+        return
+    result = wire.call("ADD", wanted, pod).ok()
+    assert result["interfaces"][0]["mac"] == link(pod, "eth0")["address"] == MASTER_MAC
+    wire.call("CHECK", {**wanted, "prevResult": result}, pod).ok()
 
 
 def test_macvlans_reach_each_other(wire: Node) -> None:
