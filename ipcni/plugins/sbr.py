@@ -31,8 +31,11 @@ class Conf(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _Hint(msgspec.Struct, frozen=True):
+    """A route to a network with an address as source; `was` is the route that it replaces, as `ip route replace` takes it."""
+
     network: str
     source: str
+    was: tuple[str, ...] = ()
 
 
 class _Rule(msgspec.Struct, frozen=True):
@@ -126,14 +129,21 @@ def _own_tables(req: Request, host: Host, mine: list[IpConfig], gateways: dict[i
             ],
         )
     left = [(each, route) for each, route in remembered if not hints or each == 6 or route.scope != "link"]
-    networks = [_Hint(str(addresses.cidr(ip.address).network), str(addresses.cidr(ip.address).ip)) for ip in mine]
     return plan + render(
         "sbr/main.sh.j2",
         pod=req.netns,
         ifname=req.ifname,
-        hints=networks if hints else (),
+        hints=[_hint(ip, remembered) for ip in mine] if hints else (),
         routes=[interface.again(route, each) for each, route in sorted(left, key=lambda item: not item[1].gateway)],
     )
+
+
+def _hint(ip: IpConfig, remembered: list[tuple[int, Route]]) -> _Hint:
+    """IPv6 keeps what has another metric; of IPv4 the first route to that network is replaced."""
+    address = addresses.cidr(ip.address)
+    network = str(address.network)
+    was = (route for each, route in remembered if each == 4 and route.dst == network and not route.metric)
+    return _Hint(network, str(address.ip), next((interface.again(route, 4) for route in was), ()))
 
 
 def _free_tables(req: Request, host: Host) -> Iterator[int]:
@@ -164,11 +174,16 @@ def delete(req: Request, host: Host) -> None:
             _Rule(f"{rule.src}/{128 if family == 6 else 32}", rule.table, rule.priority)
             for family in (4, 6)
             for rule in (host.facts.policies(4 if family == 4 else 6, req.netns) if sources else ())
-            if rule.src in sources and (conf.table is None or rule.table == str(conf.table))
+            if rule.src in sources and _in_table(rule.table, conf)
         ]
         failures = host.do(render("sbr/unrule.sh.j2", pod=req.netns, rules=rules), keep_going=True)
     if failures:
         raise failures[-1]
+
+
+def _in_table(table: str, conf: Conf) -> bool:
+    """Whether a rule's table is the one that is configured, or may be any: of 0 the kernel makes one of its choice."""
+    return not conf.table or table == str(conf.table)
 
 
 def _known(req: Request) -> Result:
@@ -187,8 +202,5 @@ def check(req: Request, host: Host) -> None:
     rules = [rule for family in (4, 6) for rule in host.facts.policies(4 if family == 4 else 6, req.netns)]
     for ip in prev.ips:
         source = ip.address.partition("/")[0]
-        if _is_mine(ip, prev, req.ifname) and not any(
-            (rule.src == source and conf.table in (None, 0)) or (rule.src == source and rule.table == str(conf.table))
-            for rule in rules
-        ):
+        if _is_mine(ip, prev, req.ifname) and not any(rule.src == source and _in_table(rule.table, conf) for rule in rules):
             raise CniError(f"sbr: there is no rule for {source}", details=f"`ip rule` in {req.netns_path}")

@@ -103,8 +103,8 @@ class Facts:
         return routes[0].dev if routes else None
 
     def policies(self, family: Family, netns: Netns | None = None) -> tuple[Policy, ...]:
-        """The rules by which packets find their routing table."""
-        found: tuple[Policy, ...] = self._json(("ip", f"-{family}", "-j", "rule", "show"), netns, tuple[Policy, ...])
+        """The rules by which packets find their routing table. -N: tables have names where the node gives them some."""
+        found: tuple[Policy, ...] = self._json(("ip", f"-{family}", "-N", "-j", "rule", "show"), netns, tuple[Policy, ...])
         return found
 
     def qdiscs(self, link: str) -> tuple[Qdisc, ...]:

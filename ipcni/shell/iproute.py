@@ -85,7 +85,7 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """A rule of `ip -j rule`; `table` is a number or a name."""
+    """A rule, as `ip -N -j rule` tells it; `table` is a number."""
 
     priority: int
     src: str = ""

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.lab import BIN, GO, Node, Pod
+from tests.remains import tools
 
 
 def prepared(node: Node, *more: str) -> Pod:
@@ -109,6 +110,36 @@ def test_a_table_that_is_given(node: Node) -> None:
     assert rules(pod) == ["32763: from 192.168.1.209 lookup 7"]
 
 
+@pytest.mark.parametrize("number", [0, 253, 254])
+def test_tables_with_names(node: Node, number: int) -> None:
+    """`ip rule` calls them default and main; of 0 the kernel makes a table of its choice."""
+    pod = prepared(node)
+    before = table(pod, "main")
+    wanted = conf(*ONE, table=number)
+    call(node, "ADD", wanted, pod).ok()
+    assert len(rules(pod)) == 1
+    call(node, "CHECK", wanted, pod).ok()
+    call(node, "DEL", wanted, pod).ok()
+    assert (rules(pod), table(pod, "main")) == ([], before)
+
+
+def test_a_table_of_a_rule_is_not_free(node: Node, tmp_path: pathlib.Path) -> None:
+    """Also where the node has a name for it."""
+    pod = prepared(node)
+    pod.run("ip", "rule", "add", "from", "203.0.113.1", "table", "100")
+    (tmp_path / "rt_tables").write_text("254 main\n100 theirs\n101 others\n")
+    real = f'if [ -d /etc/iproute2 ]; then mount --bind {tmp_path}/rt_tables /etc/iproute2/rt_tables; fi; exec $real "$@"'
+    inner = tmp_path / "inner"
+    inner.write_text(f"#!/bin/sh\nreal=/usr/sbin/ip\n{real}\n")
+    inner.chmod(0o755)
+    env = tools(tmp_path / "tools", ip=f'exec unshare --mount {inner} "$@"')
+    call(node, "ADD", conf(*ONE), pod, env=env).ok()
+    assert rules(pod)[0] == "32764: from 192.168.1.209 lookup 101"
+    call(node, "CHECK", conf(*ONE), pod, env=env).ok()
+    call(node, "DEL", conf(*ONE), pod, env=env).ok()
+    assert rules(pod) == ["32765: from 203.0.113.1 lookup 100"]
+
+
 @pytest.mark.parametrize(
     ("gateways", "default"),
     [(["192.168.1.254"], "192.168.1.254"), (["fd00::1", "192.168.1.253"], "192.168.1.253"), ([], "192.168.1.1")],
@@ -143,6 +174,36 @@ def test_source_hints(node: Node) -> None:
         "fd00::/64 dev net1 src fd00::10 metric 1024 pref medium"
     ]
     assert "default via 192.168.1.254 dev net1" in table(pod, 100)
+
+
+def test_a_hint_for_an_address_that_the_link_lacks(node: Node) -> None:
+    """It is left out; the others are there."""
+    pod = prepared(node)
+    ips = (*ONE, {"address": "192.168.77.9/24"})
+    call(node, "ADD", conf(*ips, addSourceHints=True), pod).ok()
+    assert [line for line in table(pod, "main") if "net1" in line] == ["192.168.1.0/24 dev net1 scope link src 192.168.1.209"]
+    assert len(rules(pod)) == 2
+
+
+def test_a_failure_behind_the_hints_changes_nothing(node: Node, tmp_path: pathlib.Path) -> None:
+    pod = prepared(node)
+    pod.run("ip", "addr", "add", "fd00::10/64", "dev", "net1", "nodad")
+    before = [rules(pod), rules(pod, 6), table(pod, "all"), table(pod, "all", 6)]
+    # The lines before the first removal from the main table are done, and then it fails.
+    script = r"""
+    case "$*" in *-batch*) ;; *) exec $real "$@";; esac
+    cat > $here/all
+    if grep -q "^route del 192" $here/all && mkdir $here/once; then
+        sed "/^route del/,\$d" $here/all | $real "$@"
+        printf "no\nCommand failed -:%s\n" $(grep -n -m1 "^route del" $here/all | cut -d: -f1) >&2
+        exit 1
+    fi
+    exec $real "$@" < $here/all"""
+    env = tools(tmp_path / "tools", ip=script)
+    ips = (*ONE, ip("fd00::10/64", "fd00::1"))
+    error = call(node, "ADD", conf(*ips, addSourceHints=True), pod, env=env).error()
+    assert error["msg"].startswith("Failed to delete route")
+    assert [rules(pod), rules(pod, 6), table(pod, "all"), table(pod, "all", 6)] == before
 
 
 def test_errors_change_nothing(node: Node) -> None:
