@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipcni.errors import CniError
-from ipcni.model import Netns, Step
+from ipcni.model import HERE, Netns, Step
 from ipcni.shell.render import parse, quote
 
 TEMPLATES = pathlib.Path(__file__).parent.parent / "ipcni" / "templates"
@@ -114,5 +114,5 @@ def test_a_template_is_a_shell_script(template: pathlib.Path) -> None:
     commands = [line for line in text.split("\n") if line.strip() and not line.strip().startswith("#")]
     assert commands
     for line in commands:
-        assert not set("|&;$`") & set(re.sub(r"'[^']*'", "", line)), f"more than one command: {line}"
+        assert not set("|&;$`") & set(re.sub(r"'[^']*'", "", line.replace(HERE, ""))), f"more than one command: {line}"
         assert shlex.split(line)

@@ -68,7 +68,7 @@ class Runner:
             self._fds.add(fd)
             try:
                 yield
-            except BaseException:
+            except (Exception, Interrupted):
                 if outermost and self.undoes:  # before anybody else has the lock: what comes next must not meet our undoing
                     with contextlib.suppress(Exception):
                         self.undo()

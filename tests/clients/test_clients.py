@@ -12,7 +12,7 @@ import pytest
 from ipcni import install
 from tests.lab import BIN, ROOT
 
-SHARED = pathlib.Path(os.environ.get("IPCNI_SHARED") or ROOT.parent / "shared")
+SHARED = pathlib.Path(os.environ.get("IPCNI_SHARED") or ROOT.parent / "shared").resolve()
 HERE = pathlib.Path(__file__).parent
 pytestmark = pytest.mark.skipif(not (SHARED / "clients" / "lib.sh").exists(), reason=f"there is no {SHARED}/clients")
 
