@@ -89,18 +89,28 @@ def _route(each: Route, gateways: dict[int, str], name: str) -> RouteLine:
 
 
 def kept(found: Iterable[KernelRoute], link: str, family: int) -> list[tuple[str, ...]]:
-    """The routes through a link that the kernel drops when the link goes down, each as what stands behind `ip route add`: those it
-    has not made itself, and which no router announces. What needs no gateway comes first, for gateways are reached by it."""
+    """The routes through a link that the kernel drops when the link goes down, each as what stands behind `ip route add`."""
+    return [again(route, family) for route in kept_routes(found, link)]
+
+
+def kept_routes(found: Iterable[KernelRoute], link: str) -> list[KernelRoute]:
+    """Those routes through a link that the kernel has not made itself, and which no router announces. What needs no gateway comes
+    first, for gateways are reached by it."""
     mine = [route for route in found if route.dev == link and route.protocol not in ("kernel", "ra")]
-    return [again(route, family) for route in sorted(mine, key=lambda route: bool(route.gateway))]
+    return sorted(mine, key=lambda route: bool(route.gateway))
 
 
 def again(route: KernelRoute, family: int) -> tuple[str, ...]:
+    """A route as `ip route` takes it, without link and table."""
     everywhere = "::/0" if family == 6 else "0.0.0.0/0"
-    words = [everywhere if route.dst == "default" else route.dst]
+    words = [*([route.type] if route.type else []), everywhere if route.dst == "default" else route.dst]
     for key, value in (("via", route.gateway), ("proto", route.protocol), ("scope", route.scope), ("src", route.prefsrc)):
         words += [key, value] if value else []
-    return (*words, *(("metric", str(route.metric)) if route.metric else ()))
+    words += ["metric", str(route.metric)] if route.metric else []
+    words += ["onlink"] if "onlink" in route.flags else []
+    for metrics in route.metrics:
+        words += [text for key, value in msgspec.to_builtins(metrics).items() for text in (key, str(value))]
+    return tuple(words)
 
 
 def in_result(prev: Result, req: Request) -> Interface:

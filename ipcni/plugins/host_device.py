@@ -1,37 +1,23 @@
 """host-device: a link of the node that is the pod's for a while (main sheet 7)."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from ipcni import names
 from ipcni.errors import CniError
-from ipcni.model import Netns, Plan
-from ipcni.parts import child, device, interface, ipam, notes
+from ipcni.model import Netns
+from ipcni.parts import child, device, interface, ipam, lent, notes
 from ipcni.parts.device import Conf
+from ipcni.parts.lent import Before
 from ipcni.protocol import delegate
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, Result
-from ipcni.shell.iproute import Address, Link
+from ipcni.shell.iproute import Link
 from ipcni.shell.render import render
 
-TOOLS = ("ip",)
-
-
-class Before(msgspec.Struct, frozen=True):
-    """What a link was like on the node, and in which namespace it is now: the lines of a note, each with its own word in front."""
-
-    device: str = ""
-    netns: str = ""
-    mac: str = ""
-    mtu: str = ""
-    state: str = ""
-    addresses: tuple[str, ...] = ()
-    routes: tuple[str, ...] = ()
-
-    @property
-    def lines(self) -> tuple[str, ...]:
-        single = (self.device, self.netns, self.mac, self.mtu, self.state)
-        return (*single, *(f"address {each}" for each in self.addresses), *(f"route {each}" for each in self.routes))
+TOOLS = ("ip", "sysctl")
 
 
 def add(req: Request, host: Host) -> Result:
@@ -53,14 +39,15 @@ def add(req: Request, host: Host) -> Result:
             raise CniError(
                 f"failed to move link {link.name} to container NS: file exists", details=f"the pod has a {req.ifname} already"
             )
-        before = _before(req, host, link)
-        host.do(notes.take(req, host, *before.lines))
-        host.on_undo(lambda: host.do(_restored(before), keep_going=True))
+        before = lent.look(req, host, link)
+        host.do(notes.take(req, host, before.note))
+        host.on_undo(lambda: host.do(lent.restored(before), keep_going=True))
         make = render(
             "host-device/move.sh.j2",
             pod=req.netns,
             netns=req.netns.name or req.netns.path,
             device=link.name,
+            alias=before.alias,
             ifname=req.ifname,
         )
         return child.attach(req, host, make, link.mac, lease, conf.ipam.type, conf.dns)
@@ -76,60 +63,6 @@ def _userspace(req: Request, host: Host, conf: Conf, lease: Result | None) -> Re
     return Result(interfaces=(pod,), ips=ips, routes=given.routes, dns=conf.dns)
 
 
-def _before(req: Request, host: Host, link: Link) -> Before:
-    routes: list[tuple[str, ...]] = []
-    if link.addresses:
-        routes = interface.kept(host.facts.routes(4), link.name, 4) + interface.kept(host.facts.routes(6), link.name, 6)
-    return Before(
-        device=link.name,
-        netns=req.netns_path,
-        mac=link.mac,
-        mtu=str(link.mtu),
-        state="up" if link.up else "down",
-        addresses=tuple(_address(each) for each in link.addresses if each.scope != "link"),
-        routes=tuple(" ".join(words) for words in routes),
-    )
-
-
-def _address(each: Address) -> str:
-    words = (each.text, *(("brd", "+") if each.family == "inet" else ()), *(("nodad",) if each.nodad else ()))
-    return " ".join(words)
-
-
-def _restored(before: Before, now: Link | None = None) -> Plan:
-    """What makes the link on the node as it was; of MAC and MTU what differs from `now`."""
-    settings = [
-        (key, wanted)
-        for key, wanted, there in (
-            ("address", before.mac, now.mac if now else ""),
-            ("mtu", before.mtu, str(now.mtu) if now else ""),
-        )
-        if wanted and there and wanted != there
-    ]
-    return render(
-        "host-device/restore.sh.j2",
-        device=before.device,
-        settings=[*settings, *(((before.state,),) if before.state == "up" else ())],
-        addresses=[tuple(each.split()) for each in before.addresses],
-        routes=[tuple(each.split()) for each in before.routes],
-    )
-
-
-def _noted(req: Request, host: Host) -> Before:
-    lines = notes.words(req, host)
-    device, netns, mac, mtu, state = (*lines[:5], *[""] * 5)[:5]
-    more = [line.partition(" ") for line in lines[5:]]
-    return Before(
-        device=device,
-        netns=netns,
-        mac=mac,
-        mtu=mtu,
-        state=state,
-        addresses=tuple(text for key, _, text in more if key == "address"),
-        routes=tuple(text for key, _, text in more if key == "route"),
-    )
-
-
 def delete(req: Request, host: Host) -> None:
     """Gives the link back to the node as it was, and the lease; what is done already is fine. All is tried."""
     plugin = req.config(Conf).ipam.type
@@ -141,42 +74,46 @@ def delete(req: Request, host: Host) -> None:
 
 def _give_back(req: Request, host: Host) -> list[CniError]:
     """What of the link could not be given back. A namespace that nobody names any more is in the note."""
-    before = _noted(req, host)
+    before = lent.noted(req, host)
     pod: Netns | None = Netns(req.netns_path or before.netns)
     link = host.facts.link(req.ifname, pod) if pod and pod.path and host.facts.netns_there(pod) else None
+    if link and not req.netns_path and link.ifalias != before.device:
+        link = None  # what is at the noted path is another pod's by now
     if link is None and before.device:
         pod, link = None, _left_on_the_node(host, before)
+    problems: list[CniError] = []
     if link is not None:
         try:
-            _move_back(req, host, link, before, pod)
+            problems += _move_back(req, host, link, before, pod)
         except CniError as error:
             return [error]
     host.do(notes.drop(req, host), keep_going=True)
-    return []
+    return problems
 
 
 def _left_on_the_node(host: Host, before: Before) -> Link | None:
     """The link that the kernel gave back when the pod's namespace went, under whatever name."""
-    mine = (link for link in host.facts.links().values() if link.ifalias == before.device and link.mac == before.mac)
-    return next(mine, None)
+    alike = (link for link in host.facts.links().values() if before.mac in (link.mac, link.permaddr))
+    return next((link for link in alike if link.ifalias == before.device), None)
 
 
-def _move_back(req: Request, host: Host, link: Link, before: Before, pod: Netns | None) -> None:
-    device = link.ifalias or before.device
+def _move_back(req: Request, host: Host, link: Link, before: Before, pod: Netns | None) -> Sequence[CniError]:
+    """Raises CniError where the link stays where it is; returns what it could not get again."""
+    device = before.device or link.ifalias  # the pod can change the alias, not the note
     if not device and not _has_link(req, host):
-        return
+        return ()
     if not device:
         raise CniError(
             f'failed to find original ifname for "{req.ifname}" (alias is not set)',
             details="give the link its old name as alias (`ip link set dev … alias NAME`), and call DEL again",
         )
-    if host.facts.mac(device):
+    if (pod or link.name != device) and host.facts.mac(device):
         # The kernel would move the link first, and then find that it cannot be called so.
         raise CniError(
             f'failed to move "{device}" to hostNS: file exists', details=f"another link of the node is called {device} now"
         )
-    moved = render("host-device/back.sh.j2", pod=pod, link=link.name, device=device)
-    host.do(moved + _restored(msgspec.structs.replace(before, device=device), link))
+    host.do(render("host-device/back.sh.j2", pod=pod, link=link.name, device=device, alias=before.alias))
+    return host.do(lent.restored(msgspec.structs.replace(before, device=device), link), keep_going=True)
 
 
 def _has_link(req: Request, host: Host) -> bool:

@@ -3,12 +3,12 @@
 import msgspec
 
 from ipcni import names
-from ipcni.errors import CniError
+from ipcni.errors import NOT_AVAILABLE, CniError
 from ipcni.model import Plan
 from ipcni.parts import child, interface, ipam
 from ipcni.parts.child import Mac
 from ipcni.parts.ipam import Ipam
-from ipcni.protocol import delegate
+from ipcni.protocol import delegate, ready
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Dns, Result
@@ -16,6 +16,7 @@ from ipcni.shell.render import render
 
 TOOLS = ("ip", "sysctl")
 _IDS = 1 << 32
+_DEVICE = "/dev/net/tun"
 
 
 class Conf(msgspec.Struct, frozen=True, rename="camel"):
@@ -83,10 +84,14 @@ def check(req: Request, host: Host) -> None:
 
 
 def status(req: Request, host: Host) -> None:
-    """The IPAM plugin is ready, if there is one."""
-    plugin = req.config(Conf).ipam.type
-    if plugin:
-        delegate.call(req, host, plugin)
+    """The kernel makes taps, there is the tool that labels, and the IPAM plugin is ready, where they are asked for."""
+    conf = req.config(Conf)
+    if fault := host.facts.fault(_DEVICE):
+        raise CniError(f"this kernel makes no taps: {_DEVICE}: {fault}", NOT_AVAILABLE, "see whether `modprobe tun` says why")
+    if conf.selinux_context:
+        ready.require(host, tools=("runcon",))
+    if conf.ipam.type:
+        delegate.call(req, host, conf.ipam.type)
 
 
 def gc(req: Request, host: Host) -> None:

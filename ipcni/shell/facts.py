@@ -183,6 +183,14 @@ class Facts:
         done = self._ask(("unshare", "--net", "ip", "link", "add", "name", "probe", "type", *link.split()), None)
         return not any(text in done.err for text in _NO_SUCH_LINKS)
 
+    def fault(self, device: str) -> str:
+        """Why a device file cannot be opened (opening may load its driver), or the empty text."""
+        try:
+            os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
+        except OSError as error:
+            return (error.strerror or "").lower()
+        return ""
+
     def mac(self, link: str) -> str | None:
         """The hardware address of a link of the node, without starting a process, or None where there is no such link."""
         return read(f"/sys/class/net/{link}/address")

@@ -3,16 +3,32 @@
 import msgspec
 
 
-class Address(msgspec.Struct, frozen=True, rename={"length": "prefixlen"}):
-    """An address on a link, as `ip -j addr` tells it."""
+class Address(msgspec.Struct, frozen=True, rename={"length": "prefixlen", "peer": "address"}):
+    """An address on a link, as `ip -j addr` tells it. Life times are seconds; they are `dynamic` where they run out."""
 
     local: str = ""
     length: int = 0
+    peer: str = ""
+    broadcast: str = ""
     family: str = "inet"
     scope: str = "global"
+    label: str = ""
+    metric: int = 0
     tentative: bool = False
     dadfailed: bool = False
     nodad: bool = False
+    noprefixroute: bool = False
+    home: bool = False
+    dynamic: bool = False
+    mngtmpaddr: bool = False
+    temporary: bool = False
+    valid_life_time: int = 4294967295
+    preferred_life_time: int = 4294967295
+
+    @property
+    def automatic(self) -> bool:
+        """Whether the kernel has made it of what a router announced."""
+        return self.mngtmpaddr or self.temporary
 
     @property
     def text(self) -> str:
@@ -49,6 +65,7 @@ class Link(msgspec.Struct, frozen=True, rename={"name": "ifname", "mac": "addres
     txqlen: int = 0
     peer_index: int = 0
     ifalias: str = ""
+    permaddr: str = ""
     linkinfo: LinkInfo = LinkInfo()
     addr_info: tuple[Address, ...] = ()
 
@@ -71,16 +88,35 @@ class Hop(msgspec.Struct, frozen=True):
     dev: str = ""
 
 
+class RouteMetrics(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a route says to TCP and IP."""
+
+    mtu: int = 0
+    advmss: int = 0
+    hoplimit: int = 0
+    window: int = 0
+    initcwnd: int = 0
+    initrwnd: int = 0
+    quickack: int = 0
+
+
 class Route(msgspec.Struct, frozen=True):
-    """A route, as `ip -j route` tells it; `dst` is `default` or a prefix (a bare address is a host route)."""
+    """A route, as `ip -j route` tells it; `dst` is `default` or a prefix (a bare address is a host route).
+
+    `type` is empty for unicast, `table` for the table that was asked for, or main.
+    """
 
     dst: str
+    type: str = ""
+    table: str = ""
     gateway: str = ""
     dev: str = ""
     protocol: str = ""
     scope: str = ""
     prefsrc: str = ""
     metric: int = 0
+    flags: tuple[str, ...] = ()
+    metrics: tuple[RouteMetrics, ...] = ()
     nexthops: tuple[Hop, ...] = ()
 
 

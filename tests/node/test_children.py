@@ -8,7 +8,7 @@ import pytest
 
 from ipcni import names
 from ipcni.model import Attachment
-from tests.lab import BIN, Node, Pod
+from tests.lab import BIN, Node, Pod, run
 from tests.node.test_bridge import addresses, link, routes
 from tests.remains import remains, tools
 
@@ -404,6 +404,31 @@ def test_a_security_label_where_there_is_no_selinux(node: Node) -> None:
     assert refused(node, conf(node, "tap", selinuxContext="u:r:t:s0"), node.pod()).startswith("failed to create tap")
 
 
+@pytest.mark.parametrize(
+    ("lacks", "keys", "text"),
+    [
+        ("mount -t tmpfs none /dev/net", {}, "this kernel makes no taps: /dev/net/tun: no such file or directory"),
+        ("mount --bind /dev/null /usr/bin/runcon", {"selinuxContext": "u:r:t:s0"}, "this node has no runcon"),
+    ],
+)
+def test_a_tap_that_cannot_be(node: Node, lacks: str, keys: dict[str, Any], text: str) -> None:
+    """STATUS knows beforehand."""
+    env = {**node.env, "CNI_COMMAND": "STATUS", "CNI_PATH": str(BIN)}
+    argv = ("ip", "netns", "exec", node.name, "sh", "-c", f"{lacks} && exec {BIN}/tap")
+    error = json.loads(run(*argv, check=False, env=env, input=json.dumps(conf(node, "tap", None, **keys))).stdout)
+    assert (error["code"], error["msg"]) == (50, text)
+
+
+@pytest.mark.parametrize("kind", COMMON)
+def test_an_add_too_many(wire: Node, kind: str) -> None:
+    """The first one's link and lease stay."""
+    pod, wanted = wire.pod(), conf(wire, kind)
+    result = wire.call("ADD", wanted, pod).ok()
+    assert refused(wire, wanted, pod)
+    assert list(wire.leases("podnet")) == ["10.9.0.2"]
+    wire.call("CHECK", {**wanted, "prevResult": result}, pod).ok()
+
+
 # -- ipvlan's, vlan's and dummy's own
 
 
@@ -441,6 +466,9 @@ def test_vlan_ids(wire: Node) -> None:
 def test_a_dummy_needs_addresses_and_is_up(node: Node) -> None:
     pod = node.pod()
     assert refused(node, conf(node, "dummy", None), pod) == "dummy interface requires an IPAM configuration"
+    assert refused(node, conf(node, "dummy", None), pod, "STATUS") == "no plugin name provided"
+    node.call("DEL", conf(node, "dummy", None), pod).ok()
     result = node.call("ADD", conf(node, "dummy"), pod).ok()
     pod.run("ip", "link", "set", "eth0", "down")
     assert refused(node, {**conf(node, "dummy"), "prevResult": result}, pod, "CHECK") == "Interface eth0 is down"
+    assert "File exists" in refused(node, conf(node, "dummy"), pod, container="c2")

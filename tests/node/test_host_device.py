@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shlex
 from typing import Any
 
 import pytest
@@ -91,6 +92,109 @@ def test_there_and_back(device: Node, keys: dict[str, Any]) -> None:
         assert differences(before, snapshot(device, [pod])) == []
     assert device.leases("podnet") == {}
     assert link(device, "hd0").get("ifalias", "") == ""
+
+
+EXACT = (
+    "link set hd0 alias 'uplink, to leaf 3'",
+    "addr add 192.0.2.4/24 dev hd0",
+    "addr add 192.0.3.5 peer 192.0.3.6/32 dev hd0 metric 200",
+    "addr add 192.0.4.5/24 brd + dev hd0 scope link label hd0:1 noprefixroute",
+    "addr add fd00:2::4/64 dev hd0 nodad preferred_lft 0",
+    "addr add fe80::5/64 dev hd0 nodad",
+    "route add 203.0.113.0/24 via 192.0.2.1 dev hd0 table 77 mtu 1300 advmss 1200",
+    "route add 203.0.114.0/24 via 198.18.0.1 onlink dev hd0",
+    "route add local 203.0.115.1 dev hd0 table local",
+    "route add fd00:3::/64 via fd00:2::1 dev hd0 metric 9",
+)
+PLUGGED = ("link add br9 type bridge", "addr flush dev hd0", "link set hd0 master br9")
+
+
+def lent(node: Node, pod: Pod, wanted: dict[str, Any], *, fails: bool = False) -> list[str]:
+    """What is different on the node when a pod has had its link, or has not got it."""
+    settle(node, pod)
+    before = snapshot(node, [pod])
+    if fails:
+        node.call(
+            "ADD", {**wanted, "ipam": {**wanted["ipam"], "routes": [{"dst": "203.0.113.0/24", "gw": "198.51.100.1"}]}}, pod
+        ).error()
+    else:
+        node.call("ADD", wanted, pod).ok()
+        node.call("DEL", wanted, pod).ok()
+    settle(node, pod)
+    return differences(before, snapshot(node, [pod]))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("commands", [EXACT, PLUGGED])
+def test_the_node_has_everything_as_it_was(device: Node, commands: tuple[str, ...], fails: bool) -> None:
+    """Alias, every detail of addresses, routes of all tables, master, the kernel's settings: after a DEL, and after a failed ADD."""
+    pod = device.pod()
+    for command in commands:
+        device.run("ip", *shlex.split(command))
+    device.run("sysctl", "-qw", "net/ipv4/conf/hd0/rp_filter=2", f"net/ipv6/conf/hd0/disable_ipv6={int(commands == PLUGGED)}")
+    assert lent(device, pod, conf(device, V4), fails=fails) == []
+
+
+def test_a_leased_address_is_for_its_client_to_get_again(device: Node) -> None:
+    """A lease may have ended while the pod had the link; a failed ADD has taken no time."""
+    pod = device.pod()
+    device.run("ip", "addr", "add", "192.0.9.5/24", "dev", "hd0", "valid_lft", "5000", "preferred_lft", "4000")
+    lent(device, pod, conf(device, V4), fails=True)
+    again = next(each for each in link(device, "hd0")["addr_info"] if each["local"] == "192.0.9.5")
+    assert 4900 < again["valid_life_time"] <= 5000
+    lent(device, pod, conf(device, V4))
+    assert addresses(device, "hd0") == ["192.0.2.5/24", "fd00:2::5/64"]
+
+
+def test_what_cannot_be_given_back_is_said_once(device: Node) -> None:
+    """The rest is given back all the same."""
+    pod = device.pod()
+    device.run("ip", "link", "add", "br9", "type", "bridge")
+    device.run("ip", "link", "set", "hd0", "master", "br9")
+    device.call("ADD", conf(device), pod).ok()
+    device.run("ip", "link", "del", "br9")
+    device.run("ip", "link", "add", "br9", "type", "veth", "peer", "name", "other")
+    assert device.call("DEL", conf(device), pod).error()["msg"].startswith("failed to give hd0 its master br9 again: ")
+    assert addresses(device, "hd0") == ["192.0.2.5/24", "fd00:2::5/64"]
+    device.call("DEL", conf(device), pod).ok()
+
+
+def test_an_add_too_many(device: Node) -> None:
+    """The first one's link and lease stay, and its DEL still knows how things were."""
+    pod, wanted = device.pod(), conf(device, V4)
+    settle(device, pod)
+    before = snapshot(device, [pod])
+    device.call("ADD", wanted, pod).ok()
+    assert "duplicate allocation is not allowed" in device.call("ADD", wanted, pod).error()["msg"]
+    assert device.call("ADD", conf(device), pod).error()["msg"] == "failed to find host device: Link not found"
+    assert (addresses(pod, "eth0"), list(device.leases("podnet"))) == (["10.9.0.2/24"], ["10.9.0.2"])
+    device.call("DEL", wanted, pod).ok()
+    settle(device, pod)
+    assert differences(before, snapshot(device, [pod])) == []
+
+
+def test_a_noted_namespace_that_is_another_pods_by_now(device: Node) -> None:
+    """Its link is left alone: nobody but the note says that it was ours."""
+    pod, wanted = device.pod(), conf(device)
+    device.call("ADD", wanted, pod).ok()
+    pod.run("ip", "link", "del", "eth0")
+    pod.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "peer0")
+    device.call("GC", {**wanted, "cni.dev/valid-attachments": []}).ok()
+    device.call("DEL", wanted, "").ok()
+    assert (there(pod), there(device)) == (["eth0", "lo", "peer0"], ["lo"])
+
+
+def test_a_link_that_is_called_the_same_in_the_pod(device: Node) -> None:
+    """The kernel gave it back under the name that it had, but with our alias, and down."""
+    device.run("ip", "link", "set", "hd0", "name", "eth0")
+    pod, wanted = device.pod(), conf(device, device="eth0")
+    device.call("ADD", wanted, pod).ok()
+    device.run("sh", "-c", f"exec 9</proc/self/ns/net; exec ip netns exec {pod.name} ip link set dev eth0 netns /proc/self/fd/9")
+    pod.delete()
+    device.call("DEL", wanted, pod).ok()
+    made = link(device, "eth0")
+    assert ("UP" in made["flags"], made.get("ifalias", "")) == (True, "")
+    assert addresses(device, "eth0") == ["192.0.2.5/24", "fd00:2::5/64"]
 
 
 def test_a_link_that_was_down_stays_so(node: Node) -> None:
