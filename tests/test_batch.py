@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipcni.model import Netns, Plan, Step
-from ipcni.shell.batch import Batch, coalesce, failed_line, sysctl_faults
+from ipcni.shell.batch import Batch, coalesce, failed_line
 
 POD = Netns("/run/netns/pod")
 
@@ -23,16 +23,11 @@ def test_neighbours_of_one_tool_and_namespace_are_one_process() -> None:
         step("ip link set dev a up"),
         step("ip addr add 10.0.0.1/24 dev eth0", POD),
         step("ip link set dev eth0 up", POD),
-        step("sysctl -qw net/a=1", POD),
-        step("sysctl -qw net/b=1", POD),
-        step("sysctl -qw net/c=1"),
         step("ip link del a"),
     )
     assert ran(plan) == [
         ("ip -batch -", "link add a type bridge\nlink set dev a up\n"),
         ("ip -n pod -batch -", "addr add 10.0.0.1/24 dev eth0\nlink set dev eth0 up\n"),
-        ("ip netns exec pod sysctl -qw net/a=1 net/b=1", ""),
-        ("sysctl -qw net/c=1", ""),
         ("ip link del a", ""),
     ]
 
@@ -70,7 +65,7 @@ def test_a_word_that_a_batch_cannot_carry_runs_alone() -> None:
 def test_nothing_is_lost_and_nothing_moves(steps: list[Step]) -> None:
     batches = coalesce(tuple(steps))
     assert [one for batch in batches for one in batch.steps] == steps
-    assert all(len({(one.argv[0], one.netns) for one in batch.steps}) == 1 for batch in batches)
+    assert all(len({(one.argv[0], one.netns) for one in batch.steps}) == 1 for batch in batches if batch.carrier != "file")
 
 
 def test_the_guilty_line_is_named() -> None:
@@ -78,15 +73,9 @@ def test_the_guilty_line_is_named() -> None:
     assert failed_line('Error: argument "x" is wrong\n') is None
 
 
-def test_the_guilty_setting_is_named() -> None:
-    plan = (step("sysctl -qw net/ipv6/conf/a/x=1"), step("sysctl -qw net/ipv6/conf/ab/x=1"))
-    stderr = "sysctl: cannot stat /proc/sys/net/ipv6/conf/ab/x: No such file or directory\n"
-    assert [guilty for guilty, _ in sysctl_faults(plan, stderr)] == [plan[1]]
-    plan = (step("sysctl -qw net/ipv4/conf/eth0/x=1"), step("sysctl -qw net/ipv4/conf/eth0.7/x=a"))
-    stderr = 'sysctl: setting key "net.ipv4.conf.eth0/7.x": Invalid argument\n'  # a dot is a slash there, and a slash a dot
-    assert [guilty for guilty, _ in sysctl_faults(plan, stderr)] == [plan[1]]
-
-
-def test_a_batch_of_files_is_no_process() -> None:
-    (batch,) = coalesce((step("rm -f a"), step("mkdir -p -m 0755 b")))
-    assert batch == Batch("file", (step("rm -f a"), step("mkdir -p -m 0755 b")))
+def test_a_batch_of_files_and_settings_is_no_process() -> None:
+    plan = (step("rm -f a"), step("mkdir -p -m 0755 b"), step("sysctl -qw net/c=1"))
+    assert coalesce((*plan, step("sysctl -qw net/c=1", POD))) == (
+        Batch("file", plan),
+        Batch("file", (step("sysctl -qw net/c=1", POD),)),
+    )

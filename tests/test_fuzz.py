@@ -172,7 +172,7 @@ def _ask(plugin: str, verb: str, changes: list[tuple[Path, object]], args: str =
     """One call with those changes to FULL; its answer must be one of the protocol's, and no confession of a defect."""
     conf = copy.deepcopy(FULL)
     for path, value in changes:
-        _put(conf, path, value)
+        _put(conf, path, copy.deepcopy(value))
     stdin = json.dumps(conf).encode()
     answer = skel.handle(plugin, {**ENV, "CNI_COMMAND": verb, "CNI_ARGS": args}, lambda: stdin, _nowhere)
     assert answer.stderr == ""

@@ -68,7 +68,8 @@ def test_only_the_entries_touch_the_process() -> None:
             continue
         text = path.read_text()
         for word in ("os.environ", "os.chdir", "setns", "signal.signal", "sys.stdout", "print("):
-            assert word not in text, f"{word} in {path}"
+            alone = word == "setns" and path.name == "inside.py"  # in a thread that ends with it (decision 0007)
+            assert word not in text or alone, f"{word} in {path}"
 
 
 def test_commands_hold_no_logic() -> None:

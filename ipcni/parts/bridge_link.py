@@ -83,10 +83,10 @@ def check_name(name: str) -> None:
 
 def ensure(conf: Conf, host: Host) -> Link:
     """The bridge as it is, made or completed if need be."""
-    link = host.facts.link(conf.bridge)
+    link = host.facts.bridge(conf.bridge)
     if not _ready(link, conf, host):
         with host.locked(f"link-{conf.bridge}"):
-            link = host.facts.link(conf.bridge)
+            link = host.facts.bridge(conf.bridge)
             made = Link(
                 name=conf.bridge,
                 mac=names.mac(host.facts.machine_id(), "bridge", conf.bridge),
@@ -104,7 +104,7 @@ def ensure(conf: Conf, host: Host) -> Link:
                         promisc=conf.promisc_mode,
                     )
                 )
-                link = host.facts.link(conf.bridge) or made
+                link = host.facts.bridge(conf.bridge) or made
     if link is None:
         raise CniError(f'failed to create bridge "{conf.bridge}": it is not there')
     if conf.filtering and not link.linkinfo.info_data.vlan_filtering:
@@ -133,7 +133,7 @@ def ensure_gateways(conf: Conf, host: Host, link: Link, found: Result) -> None:
     if all(address in {there.text for there in link.addresses} for address in wanted):
         return
     with host.locked(f"link-{link.name}"):
-        link = host.facts.link(link.name) or link
+        link = host.facts.bridge(link.name) or link
         have = [there.text for there in link.addresses]
         missing = [address for address in wanted if address not in have]
         conflicts = {there: address for address in missing for there in have if there not in wanted and _conflict(address, there)}

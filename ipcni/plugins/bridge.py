@@ -15,7 +15,7 @@ from ipcni.protocol.result import Interface, Result, Route
 from ipcni.shell.iproute import Link
 from ipcni.shell.render import render
 
-TOOLS = ("ip", "sysctl")
+TOOLS = ("ip",)
 LINKS = ("bridge", "veth")
 BACKENDS = ("iptables", "nftables")
 
@@ -147,7 +147,7 @@ def _settled(host: Host, found: Result, bridge: Link) -> Result:
     """The result with the bridge's MAC as it is now: one that is not ours may have followed the new port."""
     if bridge.mac == names.mac(host.facts.machine_id(), "bridge", bridge.name):
         return found
-    now = host.facts.link(bridge.name) or bridge
+    now = host.facts.bridge(bridge.name) or bridge
     first = msgspec.structs.replace(found.interfaces[0], mac=now.mac)
     return msgspec.structs.replace(found, interfaces=(first, *found.interfaces[1:]))
 

@@ -12,7 +12,7 @@ from ipcni.protocol.request import Request
 from ipcni.protocol.result import Result
 from ipcni.shell.render import render
 
-TOOLS = ("ip", "sysctl")
+TOOLS = ("ip",)
 LINKS = ("dummy",)
 
 

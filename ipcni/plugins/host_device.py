@@ -17,7 +17,7 @@ from ipcni.protocol.result import Interface, Result
 from ipcni.shell.iproute import Link
 from ipcni.shell.render import render
 
-TOOLS = ("ip", "sysctl")
+TOOLS = ("ip",)
 
 
 def add(req: Request, host: Host) -> Result:

@@ -14,7 +14,7 @@ from ipcni.protocol.result import Dns, Result
 from ipcni.shell.iproute import Link
 from ipcni.shell.render import render
 
-TOOLS = ("ip", "sysctl")
+TOOLS = ("ip",)
 LINKS = ("ipvlan",)
 _MODES = ("l2", "l3", "l3s")
 

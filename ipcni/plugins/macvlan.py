@@ -15,7 +15,7 @@ from ipcni.protocol.result import Dns, Result
 from ipcni.shell.iproute import Link
 from ipcni.shell.render import render
 
-TOOLS = ("ip", "sysctl")
+TOOLS = ("ip",)
 LINKS = ("macvlan",)
 _MODES = ("bridge", "private", "vepa", "passthru")
 

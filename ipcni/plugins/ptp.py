@@ -14,7 +14,7 @@ from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, IpConfig, Result
 from ipcni.shell.render import render
 
-TOOLS = ("ip", "sysctl")
+TOOLS = ("ip",)
 LINKS = ("veth",)
 BACKENDS = ("iptables", "nftables")
 _FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}

@@ -14,7 +14,7 @@ from ipcni.protocol.request import Request
 from ipcni.protocol.result import Dns, Result
 from ipcni.shell.render import render
 
-TOOLS = ("ip", "sysctl")
+TOOLS = ("ip",)
 _IDS = 1 << 32
 _DEVICE = "/dev/net/tun"
 

@@ -19,7 +19,7 @@ from ipcni.shell.facts import read as read_file
 from ipcni.shell.iproute import Link
 from ipcni.shell.render import render
 
-TOOLS = ("ip", "sysctl")
+TOOLS = ("ip",)
 
 
 class Before(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

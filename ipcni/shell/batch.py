@@ -13,14 +13,13 @@ from ipcni.model import HERE, Netns, Plan, Step, command_words
 
 FILES = ("printf", "mkdir", "rm", "mv", "sync", "cat")
 _PLAIN = re.compile(r"[^\s#\"'\\]+")
-_DOTTED = str.maketrans("./", "/.")  # sysctl(8) names net/ipv4/conf/eth0.7/forwarding as net.ipv4.conf.eth0/7.forwarding
 _FAILED_LINE = re.compile(r"^Command failed -:(\d+)", re.MULTILINE)
 
 
 class Batch(msgspec.Struct, frozen=True):
     """Steps that run as one process (or, for files, as system calls of this one).
 
-    `carrier` is "ip", "tc", "bridge", "sysctl", "iptables", "nft", "file" or "exec" (one step, as it is).
+    `carrier` is "ip", "tc", "bridge", "iptables", "nft", "file" or "exec" (one step, as it is).
     """
 
     carrier: str
@@ -37,8 +36,6 @@ class Batch(msgspec.Struct, frozen=True):
         match self.carrier:
             case "ip" | "tc" | "bridge":
                 inner: tuple[str, ...] = (self.carrier, "-batch", "-")
-            case "sysctl":
-                inner = ("sysctl", "-qw", *(word for step in self.steps for word in step.argv[2:]))
             case "iptables":
                 inner = (f"{first.argv[0]}-restore", "--noflush", *first.argv[1:3])
             case "nft":
@@ -68,7 +65,7 @@ def carrier(step: Step) -> str:
         case ("ip" | "tc" | "bridge" as tool, *words) if _one_line(words):
             return tool
         case ("sysctl", "-qw", *_):
-            return "sysctl"
+            return "file"
         case ("iptables" | "ip6tables", "-w", _, "-t", *_):
             return "iptables"
         case ("nft", "add" | "delete" | "flush" | "insert", *_):
@@ -136,15 +133,3 @@ def failed_line(stderr: str) -> int | None:
     """Which line of an `ip -batch` or `tc -batch`, counted from 0, the error text blames, if it says."""
     match = _FAILED_LINE.search(stderr)
     return int(match[1]) - 1 if match else None
-
-
-def sysctl_faults(steps: Plan, stderr: str) -> list[tuple[Step, str]]:
-    """The assignments of one `sysctl -qw` that its error text complains of, each with its line."""
-    faults = []
-    for line in filter(None, stderr.splitlines()):
-        for step in steps:
-            key = step.argv[2].partition("=")[0]
-            dotted = key.translate(_DOTTED)
-            if f"/proc/sys/{key}" in line or any(f"{mark}{text}{mark}" in line for mark in "\"'" for text in (key, dotted)):
-                faults.append((step, line))
-    return faults

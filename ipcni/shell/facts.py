@@ -11,7 +11,7 @@ import msgspec
 
 from ipcni.errors import CniError
 from ipcni.model import Done, Family, Netns
-from ipcni.shell import nft
+from ipcni.shell import bridges, nft
 from ipcni.shell.iproute import Filter, Link, Policy, Qdisc, Route
 
 Ask = Callable[[tuple[str, ...], Netns | None], Done]
@@ -82,6 +82,10 @@ class Facts:
         """The link of that name with its addresses, or None."""
         links: list[Link] = self._json(("ip", "-j", "-d", "addr", "show", "dev", name), netns, list[Link])
         return next((link for link in links if link.name), None)
+
+    def bridge(self, name: str) -> Link | None:
+        """A link of the node that is meant to be a bridge, without a program where it is one."""
+        return bridges.bridge(name) or self.link(name)
 
     def links(self, netns: Netns | None = None) -> dict[str, Link]:
         """All links by name (a name is given without the `@peer` behind it)."""
@@ -172,11 +176,14 @@ class Facts:
 
     def sysctls(self, paths: list[str], netns: Netns) -> dict[str, str]:
         """Those of a pod's kernel settings that can be read, by their paths below /proc/sys."""
-        done = self._ask(("grep", "-sH", "", *(f"/proc/sys/{path}" for path in paths)), netns)
-        found: dict[str, list[str]] = {}
-        for path, _, value in (line.partition(":") for line in done.out.splitlines()):
-            found.setdefault(path.removeprefix("/proc/sys/"), []).append(value)
-        return {path: "\n".join(lines) for path, lines in found.items()}
+        from ipcni.shell.inside import inside
+
+        try:
+            found = inside(netns, lambda: {path: self.sysctl(path) for path in paths})
+        except OSError as problem:
+            self.unknown.append(f"{problem.filename}: {problem.strerror}")
+            return {}
+        return {path: value for path, value in found.items() if value is not None}
 
     def makes(self, link: str) -> bool:
         """Whether the kernel has links of that kind (and options); tried in a namespace that is gone with the question."""

@@ -1,4 +1,5 @@
-"""The few commands on files (printf > FILE, mkdir, rm, mv, sync, cat), done by system calls instead of processes."""
+"""The few commands on files (printf > FILE, mkdir, rm, mv, sync, cat) and on kernel settings (sysctl), done by system calls instead of
+processes."""
 
 import contextlib
 import errno
@@ -99,4 +100,28 @@ def _cat(step: Step) -> str:
         return file.read()
 
 
-_COMMANDS = {"printf": _printf, "mkdir": _mkdir, "rm": _rm, "mv": _mv, "sync": _sync, "cat": _cat}
+def _sysctl(step: Step) -> str:
+    """sysctl -qw PATH=VALUE, in the pod's namespace maybe"""
+    key, _, value = step.argv[2].partition("=")
+
+    def write() -> None:
+        path = f"/proc/sys/{key}"
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, os.fsencode(f"{value}\n"))
+        except OSError as problem:
+            problem.filename = path
+            raise
+        finally:
+            os.close(fd)
+
+    if step.netns:
+        from ipcni.shell.inside import inside
+
+        inside(step.netns, write)
+    else:
+        write()
+    return ""
+
+
+_COMMANDS = {"printf": _printf, "mkdir": _mkdir, "rm": _rm, "mv": _mv, "sync": _sync, "cat": _cat, "sysctl": _sysctl}

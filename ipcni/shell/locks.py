@@ -6,15 +6,17 @@ the command it had started has ended too, and the DEL that follows does not race
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Iterator
 
 import filelock
 
-from ipcni.errors import IO_FAILURE, TRY_AGAIN, CniError
+from ipcni.errors import IO_FAILURE, TRY_AGAIN, CniError, Interrupted
 from ipcni.shell import files
 
 _PAUSE = 0.005
+_TOLD_TO_STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGIO}
 
 
 @contextlib.contextmanager
@@ -25,38 +27,69 @@ def locked(path: str, timeout: float, *, mode: int = 0o600, keep: bool = False, 
     11 when the lock stays taken, 5 when the file cannot be made.
     """
     deadline = time.monotonic() + timeout
-    while True:
-        try:
-            files.make_folders(os.path.dirname(path))
-            fd = os.open(path, os.O_CREAT | os.O_RDONLY, mode)
-            os.set_inheritable(fd, True)
-        except OSError as error:
-            raise CniError(
-                f"cannot make the lock file {path}: {error.strerror}",
-                IO_FAILURE,
-                f"{os.path.dirname(path)} must be a folder root can write to{hint}",
-            ) from error
-        try:
-            while not filelock.lock_descriptor(fd, blocking=False):
-                if time.monotonic() >= deadline:
-                    raise CniError(
-                        f"{path} stayed locked for {timeout:g} s",
-                        TRY_AGAIN,
-                        f"another plugin call holds it; `fuser -v {path}` names it",
-                    )
-                time.sleep(_PAUSE)
-            if not _same_file(fd, path):
-                continue  # its last holder removed it meanwhile
-            try:
-                yield fd
-            finally:
-                if not keep:
-                    with contextlib.suppress(OSError):
-                        os.unlink(path)
-                filelock.unlock_descriptor(fd)  # a shell of ours may have it, too
-            return
-        finally:
+    fd: int | None = None
+
+    def give_up() -> None:
+        nonlocal fd
+        if fd is not None:
+            if not keep:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+            filelock.unlock_descriptor(fd)  # a shell of ours may have it, too
             os.close(fd)
+            fd = None
+
+    try:
+        while True:
+            with _undisturbed():
+                try:
+                    files.make_folders(os.path.dirname(path))
+                    fd = _taken(path, mode)
+                except OSError as error:
+                    raise CniError(
+                        f"cannot make the lock file {path}: {error.strerror}",
+                        IO_FAILURE,
+                        f"{os.path.dirname(path)} must be a folder root can write to{hint}",
+                    ) from error
+            if fd is not None:
+                break
+            if time.monotonic() >= deadline:
+                raise CniError(
+                    f"{path} stayed locked for {timeout:g} s",
+                    TRY_AGAIN,
+                    f"another plugin call holds it; `fuser -v {path}` names it",
+                )
+            time.sleep(_PAUSE)
+        yield fd
+    finally:
+        try:
+            give_up()
+        except Interrupted:  # the only one: no more signals are taken
+            give_up()
+            raise
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals wait: a file that is made and not locked yet would be nobody's to remove."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD_TO_STOP)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _taken(path: str, mode: int) -> int | None:
+    """The descriptor of the locked file, or None while another one has it."""
+    while True:
+        fd = os.open(path, os.O_CREAT | os.O_RDONLY, mode)
+        os.set_inheritable(fd, True)
+        if not filelock.lock_descriptor(fd, blocking=False):
+            os.close(fd)
+            return None
+        if _same_file(fd, path):
+            return fd
+        os.close(fd)  # its last holder removed it meanwhile
 
 
 def _same_file(fd: int, path: str) -> bool:

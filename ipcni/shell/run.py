@@ -145,8 +145,6 @@ class Runner:
                     self._one(step, files.perform, failures)
             case "ip" | "tc" | "bridge":
                 self._lines(batch, failures)
-            case "sysctl":
-                self._sysctl(batch, failures)
             case "iptables" | "nft":
                 self._transaction(batch, failures)
             case _:
@@ -200,17 +198,6 @@ class Runner:
             self._undo += steps[:at]
             self._judge(steps[at], done, failures)
             steps = steps[at + 1 :]
-
-    def _sysctl(self, batch: Batch, failures: list[StepFailed] | None) -> None:
-        done = self._process(batch.argv, "")
-        self._note(batch.argv, "", done, list(batch.steps))
-        if done.status == 0:
-            self._undo += batch.steps
-            return
-        faults = batches.sysctl_faults(batch.steps, done.err) or [(batch.steps[0], done.err)]
-        self._undo += [step for step in batch.steps if step not in [fault[0] for fault in faults]]
-        for step, line in faults:
-            self._judge(step, Done(done.status, "", line, done.ms), failures)
 
     def _transaction(self, batch: Batch, failures: list[StepFailed] | None) -> None:
         """All or nothing: when it was nothing, the steps are run singly and the guilty one names itself."""

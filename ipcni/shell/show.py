@@ -167,8 +167,6 @@ def _joined(batch: batches.Batch) -> list[str]:
     """One process of a plan, its standard input as a here-document."""
     if batch.stdin:
         return [f"{line_of(batch.argv)} <<'EOF'", *batch.stdin.rstrip("\n").split("\n"), "EOF"]
-    if batch.carrier == "sysctl":
-        return [line_of(batch.argv)]
     return [step.shell() for step in batch.steps]
 
 
