@@ -35,6 +35,9 @@ class Nowhere:
         self.planned += plan
         return []
 
+    def attempt(self, plan: Plan) -> bool:
+        return False
+
     @contextlib.contextmanager
     def locked(self, path: str, *, mode: int = 0o600, keep: bool = False) -> Iterator[None]:
         yield

@@ -387,14 +387,20 @@ def test_del_finds_the_chain_by_its_name() -> None:
         f"iptables -w 10 -t nat -X {CHAIN}",
         "conntrack -D -f ipv4 -p udp --orig-port-dst 8053 --reply-src 10.0.0.2",
     ]
-    assert host.asked == ["iptables -w 10 -t nat -S", "ip6tables -w 10 -t nat -S"]
+    assert host.asked == [
+        f"iptables -w 10 -t nat -S {CHAIN}",
+        "iptables -w 10 -t nat -S",
+        f"ip6tables -w 10 -t nat -S {CHAIN}",
+    ]
 
 
 def test_del_takes_the_legacy_chain_along() -> None:
     old = names.old_snat_chain(Attachment("podnet", "cid1", ""))
-    host = Made({"iptables": f"-N {old}\n-N CNI-HOSTPORT-SNAT\n-A CNI-HOSTPORT-SNAT -s 1.2.3.4/32 -j {old}\n"})
+    host = Made({"iptables": f"-N {CHAIN}\n-N {old}\n-N CNI-HOSTPORT-SNAT\n-A CNI-HOSTPORT-SNAT -s 1.2.3.4/32 -j {old}\n"})
     portmap.delete(request(verb="DEL"), host)
     assert host.commands == [
+        f"iptables -w 10 -t nat -F {CHAIN}",
+        f"iptables -w 10 -t nat -X {CHAIN}",
         f"iptables -w 10 -t nat -D CNI-HOSTPORT-SNAT -s 1.2.3.4/32 -j {old}",
         f"iptables -w 10 -t nat -F {old}",
         f"iptables -w 10 -t nat -X {old}",

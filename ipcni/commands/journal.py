@@ -53,9 +53,7 @@ def command(container_id: str, pod: str, network: str, since: str, failed: bool,
         for text in told:
             click.echo(text, nl=False)
 
-    tell(chosen(remembered.lines(where)))
-    if follow:
-        tell(chosen(remembered.follow(where)))
+    tell(chosen(remembered.follow(where) if follow else remembered.lines(where)))
 
 
 def _json(line: remembered.Line) -> str:

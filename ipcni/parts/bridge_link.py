@@ -83,10 +83,10 @@ def check_name(name: str) -> None:
 
 def ensure(conf: Conf, host: Host) -> Link:
     """The bridge as it is, made or completed if need be."""
-    link = host.facts.bridge(conf.bridge)
+    link = _look(host, conf.bridge)
     if not _ready(link, conf, host):
         with host.locked(f"link-{conf.bridge}"):
-            link = host.facts.bridge(conf.bridge)
+            link = _look(host, conf.bridge)
             made = Link(
                 name=conf.bridge,
                 mac=names.mac(host.facts.machine_id(), "bridge", conf.bridge),
@@ -104,13 +104,17 @@ def ensure(conf: Conf, host: Host) -> Link:
                         promisc=conf.promisc_mode,
                     )
                 )
-                link = host.facts.bridge(conf.bridge) or made
+                link = _look(host, conf.bridge) or made
     if link is None:
         raise CniError(f'failed to create bridge "{conf.bridge}": it is not there')
     if conf.filtering and not link.linkinfo.info_data.vlan_filtering:
         # Switching it on would cut off whoever uses the bridge already.
         host.note(f"{link.name} does not filter VLANs: the VLANs of the configuration have no effect")
     return link
+
+
+def _look(host: Host, name: str) -> Link | None:
+    return host.facts.bridge(name) or host.facts.link(name)
 
 
 def _ready(link: Link | None, conf: Conf, host: Host) -> bool:
@@ -133,7 +137,7 @@ def ensure_gateways(conf: Conf, host: Host, link: Link, found: Result) -> None:
     if all(address in {there.text for there in link.addresses} for address in wanted):
         return
     with host.locked(f"link-{link.name}"):
-        link = host.facts.bridge(link.name) or link
+        link = _look(host, link.name) or link
         have = [there.text for there in link.addresses]
         missing = [address for address in wanted if address not in have]
         conflicts = {there: address for address in missing for there in have if there not in wanted and _conflict(address, there)}

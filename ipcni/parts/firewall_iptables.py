@@ -5,7 +5,7 @@ an address, in CNI-FORWARD, are a pod's own.
 """
 
 from ipcni.errors import INTERNAL, TRY_AGAIN, CniError
-from ipcni.model import Family, Plan
+from ipcni.model import Family, Plan, Step
 from ipcni.parts.firewall_conf import FAMILIES, Wanted
 from ipcni.parts.firewall_firewalld import hosts
 from ipcni.protocol.host import Host
@@ -28,20 +28,26 @@ def require(host: Host, wanted: Wanted) -> None:
             )
 
 
-def add(host: Host, wanted: Wanted, *, accept: bool = True) -> None:
+def add(host: Host, wanted: Wanted, *, accept: bool = True, first: bool = False) -> None:
     """The shared chains where something of them is missing, then what the addresses lack, one transaction per family.
 
-    Without `accept`, only the isolation of the bridge.
+    Without `accept`, only the isolation of the bridge. The `first` time there is nothing of the addresses yet.
     """
     for family in wanted.families:
-        there = _look(host, family)
         shared = _shared(wanted, family, accept=accept)
+        rules = _own(wanted.of(family)) if accept else []
+        questions = tuple(Step(argv=step.unless) for step in shared if step.unless)
+        if (first or not rules) and host.attempt(questions + _accepted(rules, family)):
+            continue
+        there = _look(host, family)
         if _missing(shared, there):
             with host.locked(f"chains-filter-{family}"):
                 host.do(_missing(shared, _look(host, family)))
-        new = [rule for rule in _own(wanted.of(family)) if not there.has("-A", _FORWARD, *rule)] if accept else []
-        if new:
-            host.do(render("firewall/add.sh.j2", iptables=iptables(family), rules=new))
+        host.do(_accepted([rule for rule in rules if not there.has("-A", _FORWARD, *rule)], family))
+
+
+def _accepted(rules: list[tuple[str, ...]], family: Family) -> Plan:
+    return render("firewall/add.sh.j2", iptables=iptables(family), rules=rules) if rules else ()
 
 
 def _look(host: Host, family: Family) -> Rules:
@@ -90,11 +96,13 @@ def _own(addresses: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 
 def withdraw(host: Host, addresses: tuple[str, ...]) -> Plan:
-    """What takes the rules of the addresses away, as often as they are there."""
+    """Takes the rules of the addresses away, if all are there; what takes them away otherwise, as often as they are there, is returned."""
     plan: Plan = ()
     for family in FAMILIES:
         own = _own(tuple(each for each in addresses if (":" in each) == (family == 6)))
         if not own or not host.has(iptables(family)):
+            continue
+        if host.attempt(render("firewall/del.sh.j2", iptables=iptables(family), rules=own)):
             continue
         there = [rule[2:] for rule in host.facts.rules(family, "filter").rules if rule[1] == _FORWARD and rule[2:] in own]
         if there:

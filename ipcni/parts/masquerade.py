@@ -41,43 +41,54 @@ def ensure(host: Host, at: Attachment, ips: tuple[IpConfig, ...], configured: st
     """Makes the rules for a pod's addresses: with the tool configured, else with iptables, else with nft where that is all there is."""
     tool = _tool(host, configured)
     with host.locked(names.masquerade_chain(at)):
-        host.do(_add(host, at, ips, tool))
+        if tool == NFTABLES:
+            # Rules have no name to undo them by, only the handle that the kernel gives.
+            host.on_undo(lambda: host.do(_nft_delete(_tagged(host, names.masquerade_tag(at))), keep_going=True))
+            host.do(_nft_add(host, at, ips))
+        else:
+            for family in _FAMILIES:
+                mine = [ip for ip in ips if addresses.family(ip.address) == family]
+                if mine and not host.attempt(_add(at, mine, family, Rules())):
+                    host.do(_add(at, mine, family, host.facts.rules(family, "nat")))
 
 
 def remove(host: Host, at: Attachment, known: tuple[str, ...]) -> list[StepFailed]:
     """Takes an attachment's rules away; what could not be removed is returned. `known` as for `_delete`."""
     with host.locked(names.masquerade_chain(at)):
+        if known and all(_retract(host, at, known, family) for family in _FAMILIES):
+            return []
         return host.do(_delete(host, at, known), keep_going=True)
 
 
-def _add(host: Host, at: Attachment, ips: tuple[IpConfig, ...], tool: str) -> Plan:
-    if tool == NFTABLES:
-        # Rules have no name to undo them by, only the handle that the kernel gives.
-        host.on_undo(lambda: host.do(_nft_delete(_tagged(host, names.masquerade_tag(at))), keep_going=True))
-        return render(
-            "common/masquerade-nft.sh.j2",
-            stale=_tagged(host, names.masquerade_tag(at)),
-            comment=f'"{names.masquerade_nft_comment(at)}"',
-            ips=[(_word(ip), str(addresses.cidr(ip.address).ip), _network(ip)) for ip in ips],
-        )
-    plan: Plan = ()
+def _nft_add(host: Host, at: Attachment, ips: tuple[IpConfig, ...]) -> Plan:
+    return render(
+        "common/masquerade-nft.sh.j2",
+        stale=_tagged(host, names.masquerade_tag(at)),
+        comment=f'"{names.masquerade_nft_comment(at)}"',
+        ips=[(_word(ip), str(addresses.cidr(ip.address).ip), _network(ip)) for ip in ips],
+    )
+
+
+def _add(at: Attachment, mine: list[IpConfig], family: Family, there: Rules) -> Plan:
     chain = names.masquerade_chain(at)
-    for family in _FAMILIES:
-        mine = [ip for ip in ips if addresses.family(ip.address) == family]
-        if not mine:
-            continue
-        there = host.facts.rules(family, "nat")
-        plan += render(
-            "common/masquerade.sh.j2",
-            iptables=iptables(family),
-            chain=chain,
-            exists=chain in there.chains,
-            comment=names.masquerade_comment(at),
-            multicast=_MULTICAST[family],
-            networks=list(dict.fromkeys(_network(ip) for ip in mine)),
-            ips=[str(addresses.cidr(ip.address).ip) for ip in mine],
-        )
-    return plan
+    return render(
+        "common/masquerade.sh.j2",
+        iptables=iptables(family),
+        chain=chain,
+        exists=chain in there.chains,
+        comment=names.masquerade_comment(at),
+        multicast=_MULTICAST[family],
+        networks=list(dict.fromkeys(_network(ip) for ip in mine)),
+        ips=[str(addresses.cidr(ip.address).ip) for ip in mine],
+    )
+
+
+def _retract(host: Host, at: Attachment, known: tuple[str, ...], family: Family) -> bool:
+    """Takes away what `ensure` has made for the addresses of a family, if it is there just so and nobody else's besides."""
+    mine = [address for address in known if addresses.family(address) == family]
+    chain, comment = names.masquerade_chain(at), names.masquerade_comment(at)
+    jumps = [("-s", address, "-m", "comment", "--comment", comment, "-j", chain) for address in mine]
+    return not mine or host.attempt(render("common/unmasquerade.sh.j2", iptables=iptables(family), jumps=jumps, chain=chain))
 
 
 def _delete(host: Host, at: Attachment, known: tuple[str, ...]) -> Plan:

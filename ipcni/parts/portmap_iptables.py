@@ -10,7 +10,7 @@ import msgspec
 
 from ipcni import names
 from ipcni.errors import INTERNAL, TRY_AGAIN, CniError
-from ipcni.model import Attachment, Family, Plan
+from ipcni.model import Attachment, Family, Plan, Step
 from ipcni.parts.portmap_conf import Flow, Ports, everything, host_prefix
 from ipcni.protocol.host import Host
 from ipcni.shell.facts import Rules, busy, iptables
@@ -42,9 +42,11 @@ def require(ports: list[Ports], host: Host) -> None:
 
 
 def publish(host: Host, ports: Ports) -> None:
-    """The shared chains where something of them is missing, then the container's own, in one transaction."""
-    there = _look(host, ports.family)
+    """The container's own chain, in one transaction; where something of the shared ones is missing, that before it."""
     shared = _shared(ports)
+    if host.attempt(_questions(shared) + _own(ports, Rules())):
+        return
+    there = _look(host, ports.family)
     own = _own(ports, there)
     if _missing(shared, there):
         with host.locked(f"chains-nat-{ports.family}"):
@@ -52,6 +54,11 @@ def publish(host: Host, ports: Ports) -> None:
     for text in _rivals(ports, there):
         host.note(text)
     host.do(own)
+
+
+def _questions(shared: Plan) -> Plan:
+    """That every shared rule is there, as the first lines of a transaction that otherwise fails."""
+    return tuple(Step(argv=step.unless) for step in shared if step.unless)
 
 
 def _look(host: Host, family: Family) -> Rules:
@@ -148,18 +155,31 @@ def _option(rule: tuple[str, ...], name: str) -> str:
     return rule[rule.index(name) + 1] if name in rule[:-1] else ""
 
 
+def retract(host: Host, ports: Ports) -> bool:
+    """Takes away what `publish` has made, if it is there just so."""
+    chain = names.dnat_chain(ports.at)
+    jumps = [step.argv[7:] for step in _own(ports, Rules()) if step.argv[5:7] == ("-A", _DNAT)]
+    return host.attempt(render("portmap/del.sh.j2", iptables=iptables(ports.family), entry=_DNAT, jumps=jumps, chain=chain))
+
+
+def flows(ports: Ports) -> list[Flow]:
+    """The UDP ports that `publish` publishes."""
+    address = str(ports.address.ip)
+    return [Flow(ports.family, each.host_port, address) for each in ports.mappings if each.transport == "udp"]
+
+
 def withdraw(host: Host, at: Attachment) -> tuple[Plan, list[Flow]]:
     """What takes the container's chains away, found by their names, and the UDP ports that were published."""
     plan: Plan = ()
-    flows: list[Flow] = []
+    found: list[Flow] = []
+    chain = names.dnat_chain(at)
     for family in FAMILIES:
-        if not host.has(iptables(family)):
+        if not host.has(iptables(family)) or chain not in host.facts.rules(family, "nat", chain).chains:
             continue
         there = host.facts.rules(family, "nat")
-        chain = names.dnat_chain(at)
-        flows += _flows(there, chain, family)
+        found += _flows(there, chain, family)
         plan += _removal(there, family, _DNAT, chain) + _removal(there, family, _OLD_SNAT, names.old_snat_chain(at))
-    return plan, flows
+    return plan, found
 
 
 def _flows(there: Rules, chain: str, family: Family) -> list[Flow]:

@@ -50,7 +50,11 @@ def add(req: Request, host: Host) -> Result:
         if chosen == FIREWALLD:
             host.do(render("firewall/firewalld-add.sh.j2", **firewall_firewalld.values(req, wanted.zone, wanted.addresses)))
         if chosen != FIREWALLD or wanted.bridge:
-            (firewall_nft if tool == NFTABLES else firewall_iptables).add(host, wanted, accept=chosen != FIREWALLD)
+            accept = chosen != FIREWALLD
+            if tool == NFTABLES:
+                firewall_nft.add(host, wanted, accept=accept)
+            else:
+                firewall_iptables.add(host, wanted, accept=accept, first=before is None)
         if before is not None:
             host.do(_outdated(req, host, before, now), keep_going=True)
     return prev

@@ -7,6 +7,7 @@ from ipcni.errors import CniError
 from ipcni.model import Attachment, Plan
 from ipcni.parts import notes, portmap_iptables, portmap_nft
 from ipcni.parts.portmap_conf import IPTABLES, NFTABLES, Conf, Flow, Ports, automatic, load, published
+from ipcni.protocol import address as addresses
 from ipcni.protocol import ready
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
@@ -75,6 +76,10 @@ def _way(host: Host, ports: Ports, prev: Result) -> str | None:
         ahead = [link.name for link in prev.interfaces if not link.sandbox and host.facts.mac(link.name) is None]
         if ahead:
             return ahead[0]
+    for each in prev.interfaces:
+        bridge = host.facts.bridge(each.name) if not each.sandbox else None
+        if bridge and any(ports.address.ip in addresses.cidr(there.text).network for there in bridge.addresses):
+            return bridge.name
     return host.facts.route_dev(str(ports.address.ip), 4)
 
 
@@ -89,12 +94,19 @@ def delete(req: Request, host: Host) -> None:
         conf = req.config(Conf)
     backend = conf.backend if conf.backend in (IPTABLES, NFTABLES) else automatic(host)
     known: set[str] = set()
+    ports: list[Ports] = []
     with contextlib.suppress(CniError):
-        known = {ip.address.partition("/")[0] for ip in prev.ips} if (prev := req.prev_result()) else set()
+        if prev := req.prev_result():
+            known = {ip.address.partition("/")[0] for ip in prev.ips}
+            ports = published(req, conf, prev) if conf.mappings and backend == IPTABLES else []
     other = NFTABLES if backend == IPTABLES else IPTABLES
     with host.locked(_lock(req)):
-        plan, flows = _withdraw(req, host, backend, known)
-        if not plan and conf.mappings:  # were they made before `backend` was changed?
+        plan: Plan = ()
+        if ports and all(portmap_iptables.retract(host, each) for each in ports):
+            flows = [flow for each in ports for flow in portmap_iptables.flows(each)]
+        else:
+            plan, flows = _withdraw(req, host, backend, known)
+        if not plan and not flows and conf.mappings:  # were they made before `backend` was changed?
             plan, flows = _withdraw(req, host, other, known)
         left = [*host.do(plan, keep_going=True), *host.facts.unknown]
         host.residue(left)

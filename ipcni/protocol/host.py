@@ -28,6 +28,13 @@ class Host(Protocol):
         """Runs the steps in order; with `keep_going` failures are returned and the rest is run, else raised."""
         ...
 
+    def attempt(self, plan: Plan) -> bool:
+        """Runs steps of one iptables as one transaction, without having looked beforehand, and says whether it went through.
+
+        If it did not, nothing has changed: the caller looks, and does what is missing.
+        """
+        ...
+
     def locked(self, path: str, *, mode: int = 0o600, keep: bool = False) -> AbstractContextManager[None]:
         """Holds a lock file; a bare name is one of ours."""
         ...

@@ -23,6 +23,7 @@ _ESCAPED = re.compile(r"\\(.)")
 _RESOURCE_PROBLEM = 4
 _NO_BETTER_LATER = ("busy", "ermission denied", "not permitted")
 _NO_SUCH_LINKS = ("Unknown device type", "Operation not supported")
+_NO_CHAIN = ("No chain/target/match", "incompatible, use 'nft' tool")
 _ABSENT = ("does not exist", "Cannot find device", "No such device")
 
 
@@ -84,8 +85,8 @@ class Facts:
         return next((link for link in links if link.name), None)
 
     def bridge(self, name: str) -> Link | None:
-        """A link of the node that is meant to be a bridge, without a program where it is one."""
-        return bridges.bridge(name) or self.link(name)
+        """The bridge of that name on the node, without starting a process, or None: there may be a link of another kind."""
+        return bridges.bridge(name)
 
     def links(self, netns: Netns | None = None) -> dict[str, Link]:
         """All links by name (a name is given without the `@peer` behind it)."""
@@ -122,9 +123,11 @@ class Facts:
         found: tuple[Filter, ...] = self._json(argv, None, tuple[Filter, ...])
         return frozenset(action.to_dev for each in found for action in each.options.actions if action.to_dev)
 
-    def rules(self, family: Family, table: str) -> Rules:
-        """One iptables table as `iptables-save` form lines; an empty one where there is no such tool or table."""
-        done = self._ask((iptables(family), "-w", "10", "-t", table, "-S"), None)
+    def rules(self, family: Family, table: str, *chain: str) -> Rules:
+        """One iptables table, or one chain of it, as `iptables-save` form lines; empty where there is no such tool, table or chain."""
+        done = self._ask((iptables(family), "-w", "10", "-t", table, "-S", *chain), None)
+        if done.status and chain and any(text in done.err for text in _NO_CHAIN):
+            return Rules()
         if done.status:
             self.unknown.append(f"{iptables(family)} -t {table} -S: {done.err.strip() or done.status}")
             return Rules(fault=done)

@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TextIO
 
 from ipcni.errors import CniError
 from ipcni.settings import Settings
@@ -15,6 +15,7 @@ from ipcni.shell.journal import FILE
 
 Line = dict[str, Any]
 
+_PAUSE = 0.1
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -47,30 +48,36 @@ def files(settings: Settings) -> list[str]:
 def lines(settings: Settings) -> Iterator[Line]:
     """All records, oldest first; a line that was cut short is left out. Raises CniError when a file cannot be read."""
     for path in files(settings):
-        try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                yield from filter(None, map(_record, file))
-        except OSError as error:
-            raise CniError(f"cannot read {path}: {error.strerror}", details="the journal is root's") from error
+        with _open(path) as file:
+            yield from filter(None, map(_record, file))
 
 
 def follow(settings: Settings) -> Iterator[Line]:
-    """The records that come from now on, for ever; goes on behind a rotation."""
+    """All records and those that come, for ever; goes on behind a rotation. Raises CniError when a file cannot be read."""
     path = os.path.join(settings.log_dir, FILE)
-    place = os.path.getsize(path) if os.path.exists(path) else 0
-    inode = _inode(path)
-    rest = ""
+    for older in files(settings):
+        if older != path:
+            with _open(older) as file:
+                yield from filter(None, map(_record, file))
     while True:
-        if (now := _inode(path)) != inode:
-            inode, place, rest = now, 0, ""
-        if now:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                file.seek(place)
-                rest += file.read()
-                place = file.tell()
-        *whole, rest = rest.split("\n")
-        yield from filter(None, map(_record, whole))
-        time.sleep(0.1)
+        while not os.path.exists(path):
+            time.sleep(_PAUSE)
+        rest = ""
+        with _open(path) as file:
+            while True:
+                rotated = _inode(path) != os.fstat(file.fileno()).st_ino
+                *whole, rest = (rest + file.read()).split("\n")
+                yield from filter(None, map(_record, whole))
+                if rotated:
+                    break
+                time.sleep(_PAUSE)
+
+
+def _open(path: str) -> TextIO:
+    try:
+        return open(path, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise CniError(f"cannot read {path}: {error.strerror}", details="the journal is root's") from error
 
 
 def _inode(path: str) -> int:

@@ -101,6 +101,17 @@ class Runner:
                 raise
         return failures
 
+    def attempt(self, plan: Plan) -> bool:
+        """Runs steps of one iptables as one transaction without a look beforehand; whether it went through. If not, nothing is changed."""
+        batch = Batch("iptables", plan)
+        done = self._patiently(batch.argv, batch.stdin, _TRIES)
+        self._note(batch.argv, batch.stdin, done, list(plan), look=done.status != 0)
+        if done.status == 0 or _cut_short(done.status):
+            self._undo += plan
+        if _cut_short(done.status):
+            self._judge(plan[0], done, None)
+        return done.status == 0
+
     def undo(self) -> None:
         """Takes back what this request did, newest first, as well as it can be done."""
         entries, self._undo, self._undoing = self._undo[::-1], [], True

@@ -55,6 +55,10 @@ class Printer:
             self._made += plan
         return []
 
+    def attempt(self, plan: Plan) -> bool:  # noqa: ARG002
+        """Says that it did not go through: what is missing is to be shown, and nothing else."""
+        return False
+
     @contextlib.contextmanager
     def locked(self, path: str, *, mode: int = 0o600, keep: bool = False) -> Iterator[None]:  # noqa: ARG002
         """Notes a lock that is shared with other suites; ours only keep plugins apart from each other."""
