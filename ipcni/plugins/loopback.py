@@ -17,7 +17,7 @@ def add(req: Request, host: Host) -> Result:
     if host.live:
         host.facts.require_netns(req.netns)
     host.do(render("loopback/add.sh.j2", pod=req.netns))
-    link = host.facts.link(LO, req.netns)
+    link = host.facts.device(LO, req.netns)
     found = [address for address in link.addresses if address.scope == "host"] if link else []
     for address in link.addresses if link else ():
         if not address.local.startswith(_LOOPBACK[address.family]):
@@ -34,7 +34,7 @@ def add(req: Request, host: Host) -> Result:
 def check(req: Request, host: Host) -> None:
     """`lo` is up."""
     host.facts.require_netns(req.netns)
-    link = host.facts.link(LO, req.netns)
+    link = host.facts.device(LO, req.netns)
     if link is None or not link.up:
         raise CniError("loopback interface is down")
 

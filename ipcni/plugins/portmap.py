@@ -101,13 +101,13 @@ def delete(req: Request, host: Host) -> None:
             ports = published(req, conf, prev) if conf.mappings and backend == IPTABLES else []
     other = NFTABLES if backend == IPTABLES else IPTABLES
     with host.locked(_lock(req)):
-        plan: Plan = ()
         if ports and all(portmap_iptables.retract(host, each) for each in ports):
+            plan: Plan = ()
             flows = [flow for each in ports for flow in portmap_iptables.flows(each)]
         else:
             plan, flows = _withdraw(req, host, backend, known)
-        if not plan and not flows and conf.mappings:  # were they made before `backend` was changed?
-            plan, flows = _withdraw(req, host, other, known)
+            if not plan and conf.mappings:  # were they made before `backend` was changed?
+                plan, flows = _withdraw(req, host, other, known)
         left = [*host.do(plan, keep_going=True), *host.facts.unknown]
         host.residue(left)
         host.do(_forget(flows) + (() if left else notes.drop(req, host)), keep_going=True)

@@ -58,7 +58,7 @@ def add(req: Request, host: Host) -> Result:
         interface.open_netns(host.facts, req.netns)
     with host.locked(names.lock("tuning", req.attachment)):
         now = host.facts.sysctls([each.path for each in wanted.sysctls], req.netns) if wanted.sysctls else {}
-        link = host.facts.link(req.ifname, req.netns) if wanted.of_the_link else None
+        link = host.facts.device(req.ifname, req.netns) if wanted.of_the_link else None
         if wanted.of_the_link and link is None:
             raise CniError(f'failed to get "{req.ifname}": Link not found')
         before = _before(link, now)
@@ -148,7 +148,7 @@ def delete(req: Request, host: Host) -> None:
             host.residue([f"{wanted.backup}: {error.msg}"])
             return
         before = _stored(wanted.backup)
-        link = host.facts.link(req.ifname, req.netns) if there else None
+        link = host.facts.device(req.ifname, req.netns) if there else None
         if before and there:
             plan = render("tuning/restore.sh.j2", pod=req.netns, ifname=req.ifname, before=before, link=link is not None)
             if failures := host.do(plan, keep_going=True):

@@ -1,5 +1,6 @@
 """JSON to checked types, by the rules runtimes rely on (Go's decoder): keys match in any letter case, null is absent."""
 
+import functools
 import json
 import math
 import re
@@ -118,7 +119,7 @@ def _fold(value: Any, kind: Any, path: str = "$") -> Any:
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(value, dict):
-        fields = {field.encode_name.lower(): field for field in msgspec.structs.fields(kind)}
+        fields = _fields(kind)
         folded = {}
         for key, item in value.items():
             if item is not None and (field := fields.get(key.lower())):
@@ -132,6 +133,11 @@ def _fold(value: Any, kind: Any, path: str = "$") -> Any:
     if type(value) is int and not -(1 << 63) <= value < 1 << 63:
         raise msgspec.ValidationError(f"Number out of range - at `{path}`")
     return value
+
+
+@functools.cache
+def _fields(kind: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    return {field.encode_name.lower(): field for field in msgspec.structs.fields(kind)}
 
 
 def find(conf: dict[str, Any], key: str) -> Any:

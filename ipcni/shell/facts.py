@@ -11,7 +11,7 @@ import msgspec
 
 from ipcni.errors import CniError
 from ipcni.model import Done, Family, Netns
-from ipcni.shell import bridges, nft
+from ipcni.shell import devices, nft
 from ipcni.shell.iproute import Filter, Link, Policy, Qdisc, Route
 
 Ask = Callable[[tuple[str, ...], Netns | None], Done]
@@ -86,7 +86,17 @@ class Facts:
 
     def bridge(self, name: str) -> Link | None:
         """The bridge of that name on the node, without starting a process, or None: there may be a link of another kind."""
-        return bridges.bridge(name)
+        return devices.bridge(name)
+
+    def device(self, name: str, netns: Netns) -> Link | None:
+        """A link of a pod, without starting a process, and without what only `link` finds out (see devices.device)."""
+        from ipcni.shell.inside import inside
+
+        try:
+            return inside(netns, lambda: devices.device(name))
+        except OSError as problem:
+            self.unknown.append(f"{problem.filename}: {problem.strerror}")
+            return None
 
     def links(self, netns: Netns | None = None) -> dict[str, Link]:
         """All links by name (a name is given without the `@peer` behind it)."""

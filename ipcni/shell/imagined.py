@@ -35,6 +35,10 @@ class Imagined(Facts):
                     return self._link(name, words, step.netns)
         return super().link(name, netns)
 
+    def device(self, name: str, netns: Netns) -> Link | None:
+        """A pod's link as the script makes it, if it does."""
+        return self.link(name, netns)
+
     def _link(self, name: str, words: tuple[str, ...], netns: Netns | None) -> Link:
         """The link that a command makes: what the command does not say is the master's."""
         above = super().link(_given(words[3:], "link"), netns) if "link" in words[3:] else None

@@ -17,6 +17,7 @@ Every `{{ value }}` becomes exactly one shell word (a tuple: that many), whateve
 import contextlib
 import functools
 import os
+import re
 import shlex
 from importlib import resources
 
@@ -26,6 +27,7 @@ import msgspec
 from ipcni.errors import CniError
 from ipcni.model import Netns, Plan, Step
 
+_QUOTED = re.compile(r"[\"'\\#]|[^\x20-\x7e]")
 _REDIRECT = " > "
 _SWAPPED = ("-A", "-I", "-N")
 
@@ -130,10 +132,15 @@ def _redirect(line: str) -> tuple[list[str], str]:
     at = line.rfind(_REDIRECT)
     while at >= 0:
         with contextlib.suppress(ValueError):
-            words, (into,) = shlex.split(line[:at]), shlex.split(line[at + len(_REDIRECT) :])
+            words, (into,) = _split(line[:at]), _split(line[at + len(_REDIRECT) :])
             return words, into
         at = line.rfind(_REDIRECT, 0, at)
-    return shlex.split(line), ""
+    return _split(line), ""
+
+
+def _split(line: str) -> list[str]:
+    """As a shell does; most lines have nothing to unquote, and shlex looks at every character (1 ms of a bridge ADD)."""
+    return shlex.split(line) if _QUOTED.search(line) else line.split()
 
 
 def _lift(words: list[str]) -> tuple[Netns | None, tuple[str, ...]]:
@@ -167,7 +174,7 @@ def _directive(step: Step, text: str) -> Step:
 
 def _command(step: Step, text: str) -> tuple[str, ...]:
     """A directive's own command: as it stands, or this step's with another flag. One of the node may reach into a pod."""
-    words = shlex.split(text)
+    words = _split(text)
     if len(words) > 1 or not words[0].startswith("-"):
         return _lift(words)[1] if step.netns else tuple(words)
     argv = list(step.argv)
