@@ -1,6 +1,7 @@
 """A plugin as a process: the only module that touches argv, the environment, stdin, stdout and signals."""
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def main(argv0: str) -> NoReturn:
     """Serves one CNI call as the plugin named like the executable, and ends the process."""
     _fill_gaps()
+    gc.disable()  # a call is over before it would be worth anything
     from ipcni.errors import Interrupted
     from ipcni.protocol import skel
 
@@ -36,6 +38,7 @@ def main(argv0: str) -> NoReturn:
         if os.path.basename(argv0) == "dhcp" and sys.argv[1:2] == ["daemon"]:
             from ipcni.dhcp import command
 
+            gc.enable()
             os._exit(command.main(sys.argv[2:], _environ(), lambda text: _write(2, f"{text}\n".encode("utf-8", "replace"))))
         answer = skel.handle(os.path.basename(argv0), _environ(), _stdin, _runner)
         _ignore_signals()  # the answer stands: half of it would be worse than a late one

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 
-from ipcni.shell.files import make_folders
+from ipcni.shell.files import content, make_folders
 
 MARK = "mark"
 SEEN = "seen"
@@ -32,8 +32,7 @@ class Index:
 
     def _marked(self, name: str) -> bool:
         try:
-            with open(f"{self._folder}/{name}", encoding="ascii") as file:
-                return int(file.read() or 0) == os.stat(self._leases).st_mtime_ns
+            return int(content(f"{self._folder}/{name}") or 0) == os.stat(self._leases).st_mtime_ns
         except (OSError, ValueError):
             return False
 
@@ -53,8 +52,7 @@ class Index:
 
     def _read(self, container_id: str, ifname: str) -> list[str]:
         try:
-            with open(self._entry(container_id, ifname), encoding="utf-8") as file:
-                return list(json.load(file))
+            return list(json.loads(content(self._entry(container_id, ifname))))
         except (OSError, ValueError):
             return []
 
@@ -80,8 +78,8 @@ class Index:
             shutil.rmtree(self._folder, ignore_errors=True)
             make_folders(self._folder)
             held: dict[str, list[str]] = {}
-            for path, content in everything:
-                if who := owner(content):
+            for path, text in everything:
+                if who := owner(text):
                     held.setdefault(self._entry(*who), []).append(path)
             for entry, paths in held.items():
                 make_folders(os.path.dirname(entry))
@@ -101,5 +99,7 @@ class Index:
 
 def _write(path: str, text: str) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, "w", encoding="utf-8") as file:
-        file.write(text)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)

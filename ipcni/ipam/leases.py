@@ -3,6 +3,7 @@
 Everything here is called with the store's lock held.
 """
 
+import functools
 import os
 from collections.abc import Iterator
 from typing import Literal
@@ -12,6 +13,7 @@ import msgspec
 from ipcni.errors import CniError
 from ipcni.ipam.index import Index
 from ipcni.protocol import address as addresses
+from ipcni.shell import files
 
 LOCK = "lock"
 LOCK_MODE = 0o750
@@ -19,7 +21,7 @@ POINTER = "last_reserved_ip"
 State = Literal["current", "undisturbed", "disturbed"]
 
 
-class Store(msgspec.Struct, frozen=True):
+class Store(msgspec.Struct, frozen=True, dict=True):
     """The leases of one network: one file an address, named like it, holding `<container id>\\r\\n<ifname>`.
 
     `folder` is `<dataDir>/<network>`; `index_dir` is where the cache of who holds what is kept.
@@ -61,7 +63,7 @@ class Store(msgspec.Struct, frozen=True):
             return "current"
         return "undisturbed" if self.index.undisturbed() else "disturbed"
 
-    @property
+    @functools.cached_property
     def index(self) -> Index:
         """Who holds what, as a cache."""
         return Index(self.index_dir, self.folder)
@@ -124,8 +126,7 @@ def _texts(container_id: str, ifname: str) -> tuple[bytes, bytes]:
 
 def _content(path: str, *, strip: bool = False) -> bytes | None:
     try:
-        with open(path, "rb") as file:
-            content = file.read()
-            return content.strip() if strip else content
+        content = files.content(path)
     except OSError:
         return None
+    return content.strip() if strip else content

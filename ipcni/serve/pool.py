@@ -18,7 +18,7 @@ from ipcni.errors import CniError
 from ipcni.serve import wire
 from ipcni.serve.worker import Limits, Worker
 from ipcni.serve.worker import main as work
-from ipcni.shell import render
+from ipcni.shell import process, render
 
 _SLOT = struct.Struct("dQ")  # since when a worker is busy (0: it is not), and how many requests it has begun
 _GRACE = 15  # seconds to undo in, before a worker that hangs is killed
@@ -167,6 +167,7 @@ def _load_everything() -> None:
         if not module.name.startswith("ipcni.commands"):
             importlib.import_module(module.name)
     render.load_all()
+    process.load()
 
 
 def _ready(place: str) -> None:

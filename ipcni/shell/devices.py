@@ -9,6 +9,7 @@ import struct
 
 import msgspec
 
+from ipcni.shell import files
 from ipcni.shell.iproute import Address, Link, LinkData, LinkInfo
 
 _FLAGS, _MTU, _HWADDR, _TXQLEN, _CONF, _NETMASK = 0x8913, 0x8921, 0x8927, 0x8942, 0x8912, 0x891B  # SIOCGIF…
@@ -60,8 +61,7 @@ def _of_vlans(path: str) -> int:
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="ascii") as file:
-        return file.read().strip()
+    return files.content(path).decode("ascii").strip()
 
 
 def _ipv4(asker: socket.socket, name: str) -> list[Address]:

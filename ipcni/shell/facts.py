@@ -11,7 +11,7 @@ import msgspec
 
 from ipcni.errors import CniError
 from ipcni.model import Done, Family, Netns
-from ipcni.shell import devices, nft
+from ipcni.shell import devices, files, nft
 from ipcni.shell.iproute import Filter, Link, Policy, Qdisc, Route
 
 Ask = Callable[[tuple[str, ...], Netns | None], Done]
@@ -259,7 +259,6 @@ def _words(line: str) -> tuple[str, ...]:
 def read(path: str) -> str | None:
     """A small file's text without the white space around it, or None when it cannot be read."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read().strip()
+        return files.content(path).decode("utf-8", "replace").strip()
     except OSError:
         return None

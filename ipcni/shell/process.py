@@ -1,4 +1,4 @@
-"""Starting programs: the only module that does, and it does so through `sh`."""
+"""Starting programs: the only module that does, and it does so through `sh`, which takes 45 ms to import: not before it is needed."""
 
 import contextlib
 import os
@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-import sh
-
 from ipcni.model import Done, line
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
+
+    import sh
 
 STANDARD_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 OUT_OF_TIME = 124  # the status of timeout(1)
@@ -24,6 +24,11 @@ _GRACE = 5  # seconds
 _LAST_WORDS = 8  # lines
 _TOLD_TO_STOP = (signal.SIGTERM, signal.SIGINT)
 _ANY_STATUS = tuple(range(-64, 256))
+
+
+def load() -> None:
+    """Imports `sh`, for a process whose children will start programs."""
+    import sh  # noqa: F401
 
 
 def search_path(env: Mapping[str, str]) -> str:
@@ -34,6 +39,8 @@ def search_path(env: Mapping[str, str]) -> str:
 
 def process(argv: tuple[str, ...], stdin: str | bytes, env: Mapping[str, str], timeout: float, keep: set[int]) -> Done:
     """Runs one program to its end, `timeout` seconds at most, with no other descriptors than `keep`."""
+    import sh
+
     started = time.monotonic()
     path = argv[0] if "/" in argv[0] else shutil.which(argv[0], path=env.get("PATH", ""))
     if path is None:
@@ -113,6 +120,8 @@ class Shell:
 
         `keep` are descriptors, of locks, that shall stay open as long as a command runs, whatever becomes of the caller.
         """
+        import sh
+
         started = time.monotonic()
         if "/" not in argv[0] and shutil.which(argv[0], path=path) is None:
             return Done(127, "", f"{argv[0]}: not found in {path}", 0)
@@ -158,6 +167,8 @@ class Shell:
     def _start(self, path: str, keep: set[int]) -> None:
         for stream in (self._out, self._err):
             self._told(stream)  # what a command said that was killed
+        import sh
+
         read, self._script = os.pipe()
         self._status, write = os.pipe()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD_TO_STOP)
@@ -241,6 +252,8 @@ class Child:
     def __init__(self, argv: tuple[str, ...], env: Mapping[str, str], out: int, ended: Callable[[str], None]) -> None:
         """Raises OSError when it cannot be started."""
         from concurrent.futures import ThreadPoolExecutor  # not for a plugin, which has no such programs
+
+        import sh
 
         self._over = threading.Event()
 
