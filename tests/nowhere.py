@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from ipcni.errors import CniError, StepFailed
 from ipcni.model import Done, Netns, Plan, Step
+from ipcni.protocol.host import Host
 from ipcni.settings import Settings
 from ipcni.shell.facts import Facts
 
@@ -37,6 +38,11 @@ class Nowhere:
 
     def attempt(self, plan: Plan) -> bool:
         return False
+
+    @contextlib.contextmanager
+    def beside(self, act: Callable[[Host], object]) -> Iterator[None]:
+        yield
+        act(self)
 
     @contextlib.contextmanager
     def locked(self, path: str, *, mode: int = 0o600, keep: bool = False) -> Iterator[None]:

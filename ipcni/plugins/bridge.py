@@ -80,9 +80,12 @@ def _add(req: Request, host: Host, conf: Conf, mac: str) -> Result:
         veth.make(req, host, plan)  # an ADD that fails here, for the pod's being there, must not undo that pod's spoof check
         plan = ()
         host.do(macspoof.add(host, req.attachment, end.name, mac))
-    veth.make(req, host, plan + _node_settings(conf, host, found, end.name) + _pod(req, conf, found, end.name))
+    plan += _node_settings(conf, host, found, end.name) + _pod(req, conf, found, end.name)
     if conf.ip_masq and found.ips:
-        masquerade.ensure(host, req.attachment, found.ips, conf.ip_masq_backend)
+        with host.beside(lambda other: masquerade.ensure(other, req.attachment, found.ips, conf.ip_masq_backend)):
+            veth.make(req, host, plan)
+    else:
+        veth.make(req, host, plan)
     return _settled(host, found, bridge)
 
 
@@ -172,13 +175,16 @@ def _remove(req: Request, host: Host, conf: Conf) -> list[CniError]:
     """All that is there of an attachment but its lease, and what of that could not be removed."""
     there = bool(req.netns_path) and host.facts.netns_there(req.netns)
     known = veth.addresses(req, host, there=there) if conf.ip_masq else ()
-    problems: list[CniError] = list(host.do(veth.unplug(req, host, there=there), keep_going=True))
+    unplug = veth.unplug(req, host, there=there)
     left: list[object] = []
     if conf.macspoofchk:
         left += host.do(macspoof.delete(host, req.attachment), keep_going=True)
     if conf.ip_masq:
-        left += masquerade.remove(host, req.attachment, known)
+        with host.beside(lambda other: left.extend(masquerade.remove(other, req.attachment, known))):
+            problems: list[CniError] = list(host.do(unplug, keep_going=True))
         left += host.facts.unknown
+    else:
+        problems = list(host.do(unplug, keep_going=True))
     host.residue(left)
     if not problems and not left:
         host.do(notes.drop(req, host), keep_going=True)

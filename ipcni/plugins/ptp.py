@@ -72,9 +72,11 @@ def _add(req: Request, host: Host, conf: Conf) -> Result:
     plan += interface.addresses_up(req.ifname, req.netns, found, settle=True)
     plan += _routes(req, ways)
     plan += interface.routes(req.ifname, req.netns, found)
-    veth.make(req, host, plan)
     if conf.ip_masq:
-        masquerade.ensure(host, req.attachment, found.ips, conf.ip_masq_backend)
+        with host.beside(lambda other: masquerade.ensure(other, req.attachment, found.ips, conf.ip_masq_backend)):
+            veth.make(req, host, plan)
+    else:
+        veth.make(req, host, plan)
     return found
 
 
@@ -144,12 +146,15 @@ def _remove(req: Request, host: Host, conf: Conf) -> list[CniError]:
     """All that is there of an attachment but its lease, and what of that could not be removed."""
     there = bool(req.netns_path) and host.facts.netns_there(req.netns)
     known = veth.addresses(req, host, there=there) if conf.ip_masq else ()
-    problems: list[CniError] = list(host.do(veth.unplug(req, host, there=there), keep_going=True))
+    unplug = veth.unplug(req, host, there=there)
     left: list[object] = []
     if conf.ip_masq:
-        left += masquerade.remove(host, req.attachment, known)
+        with host.beside(lambda other: left.extend(masquerade.remove(other, req.attachment, known))):
+            problems: list[CniError] = list(host.do(unplug, keep_going=True))
         left += host.facts.unknown
         host.residue(left)
+    else:
+        problems = list(host.do(unplug, keep_going=True))
     if not problems and not left:
         host.do(notes.drop(req, host), keep_going=True)
     return problems

@@ -35,6 +35,10 @@ class Host(Protocol):
         """
         ...
 
+    def beside(self, act: "Callable[[Host], object]") -> AbstractContextManager[None]:
+        """Has `act` called with a host of its own while the body runs: for two things that the kernel takes long for."""
+        ...
+
     def locked(self, path: str, *, mode: int = 0o600, keep: bool = False) -> AbstractContextManager[None]:
         """Holds a lock file; a bare name is one of ours."""
         ...

@@ -61,7 +61,7 @@ def _of_vlans(path: str) -> int:
 
 
 def _read(path: str) -> str:
-    return files.content(path).decode("ascii").strip()
+    return files.content(path).decode("utf-8", "replace").strip()
 
 
 def _ipv4(asker: socket.socket, name: str) -> list[Address]:

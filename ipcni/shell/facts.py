@@ -13,6 +13,7 @@ from ipcni.errors import CniError
 from ipcni.model import Done, Family, Netns
 from ipcni.shell import devices, files, nft
 from ipcni.shell.iproute import Filter, Link, Policy, Qdisc, Route
+from ipcni.shell.signals import undisturbed
 
 Ask = Callable[[tuple[str, ...], Netns | None], Done]
 
@@ -90,7 +91,8 @@ class Facts:
 
     def device(self, name: str, netns: Netns) -> Link | None:
         """A link of a pod, without starting a process, and without what only `link` finds out (see devices.device)."""
-        from ipcni.shell.inside import inside
+        with undisturbed():
+            from ipcni.shell.inside import inside
 
         try:
             return inside(netns, lambda: devices.device(name))
@@ -189,7 +191,8 @@ class Facts:
 
     def sysctls(self, paths: list[str], netns: Netns) -> dict[str, str]:
         """Those of a pod's kernel settings that can be read, by their paths below /proc/sys."""
-        from ipcni.shell.inside import inside
+        with undisturbed():
+            from ipcni.shell.inside import inside
 
         try:
             found = inside(netns, lambda: {path: self.sysctl(path) for path in paths})

@@ -7,6 +7,7 @@ import os
 import time
 
 from ipcni.model import Done, Step
+from ipcni.shell.signals import undisturbed
 
 
 def perform(step: Step) -> Done:
@@ -128,7 +129,8 @@ def _sysctl(step: Step) -> str:
             os.close(fd)
 
     if step.netns:
-        from ipcni.shell.inside import inside
+        with undisturbed():
+            from ipcni.shell.inside import inside
 
         inside(step.netns, write)
     else:

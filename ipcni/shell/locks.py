@@ -6,7 +6,6 @@ the command it had started has ended too, and the DEL that follows does not race
 
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Iterator
 
@@ -14,9 +13,9 @@ import filelock
 
 from ipcni.errors import IO_FAILURE, TRY_AGAIN, CniError, Interrupted
 from ipcni.shell import files
+from ipcni.shell.signals import undisturbed
 
 _PAUSE = 0.005
-_TOLD_TO_STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGIO}
 
 
 @contextlib.contextmanager
@@ -41,7 +40,7 @@ def locked(path: str, timeout: float, *, mode: int = 0o600, keep: bool = False, 
 
     try:
         while True:
-            with _undisturbed():
+            with undisturbed():  # a file that is made and not locked yet would be nobody's to remove
                 try:
                     files.make_folders(os.path.dirname(path))
                     fd = _taken(path, mode)
@@ -67,16 +66,6 @@ def locked(path: str, timeout: float, *, mode: int = 0o600, keep: bool = False, 
         except Interrupted:  # the only one: no more signals are taken
             give_up()
             raise
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Signals wait: a file that is made and not locked yet would be nobody's to remove."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD_TO_STOP)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _taken(path: str, mode: int) -> int | None:

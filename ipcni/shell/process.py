@@ -9,9 +9,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ipcni.model import Done, line
+from ipcni.shell.signals import TOLD_TO_STOP, undisturbed
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -22,13 +24,14 @@ STANDARD_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "
 OUT_OF_TIME = 124  # the status of timeout(1)
 _GRACE = 5  # seconds
 _LAST_WORDS = 8  # lines
-_TOLD_TO_STOP = (signal.SIGTERM, signal.SIGINT)
 _ANY_STATUS = tuple(range(-64, 256))
 
 
-def load() -> None:
-    """Imports `sh`, for a process whose children will start programs."""
-    import sh  # noqa: F401
+def load() -> ModuleType:
+    """`sh`, which is imported the first time; not by halves, for undoing needs it, too."""
+    with undisturbed():
+        import sh
+    return sh
 
 
 def search_path(env: Mapping[str, str]) -> str:
@@ -39,15 +42,14 @@ def search_path(env: Mapping[str, str]) -> str:
 
 def process(argv: tuple[str, ...], stdin: str | bytes, env: Mapping[str, str], timeout: float, keep: set[int]) -> Done:
     """Runs one program to its end, `timeout` seconds at most, with no other descriptors than `keep`."""
-    import sh
-
+    sh = load()
     started = time.monotonic()
     path = argv[0] if "/" in argv[0] else shutil.which(argv[0], path=env.get("PATH", ""))
     if path is None:
         return Done(127, "", f"{argv[0]}: not found in {env.get('PATH')}", 0)
     late = threading.Event()
     # A signal between fork and the moment that there is something to wait for would leave a program behind that nobody stops.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD_TO_STOP)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, TOLD_TO_STOP)
 
     def unmask() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -114,14 +116,20 @@ class Shell:
         self._out, self._err = os.memfd_create("stdout"), os.memfd_create("stderr")
         self._path = ""
         self._held: set[int] = set()
+        self._beside: Shell | None = None
+
+    @property
+    def beside(self) -> "Shell":
+        """Another one of its kind, for what is to run at the same time."""
+        self._beside = self._beside or Shell(warm=self._warm)
+        return self._beside
 
     def run(self, argv: tuple[str, ...], stdin: str, path: str, timeout: float, keep: set[int]) -> Done:
         """Runs one program of the folders in `path` to its end, `timeout` seconds at most.
 
         `keep` are descriptors, of locks, that shall stay open as long as a command runs, whatever becomes of the caller.
         """
-        import sh
-
+        sh = load()
         started = time.monotonic()
         if "/" not in argv[0] and shutil.which(argv[0], path=path) is None:
             return Done(127, "", f"{argv[0]}: not found in {path}", 0)
@@ -167,11 +175,10 @@ class Shell:
     def _start(self, path: str, keep: set[int]) -> None:
         for stream in (self._out, self._err):
             self._told(stream)  # what a command said that was killed
-        import sh
-
+        sh = load()
         read, self._script = os.pipe()
         self._status, write = os.pipe()
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD_TO_STOP)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, TOLD_TO_STOP)
 
         def unmask() -> None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -253,7 +260,7 @@ class Child:
         """Raises OSError when it cannot be started."""
         from concurrent.futures import ThreadPoolExecutor  # not for a plugin, which has no such programs
 
-        import sh
+        library = load()
 
         self._over = threading.Event()
 
@@ -264,7 +271,7 @@ class Child:
         def start() -> "sh.RunningCommand":
             try:
                 with open(os.devnull, "rb") as nothing:
-                    return sh.Command(shutil.which("setpriv", path=env["PATH"]) or "setpriv")(
+                    return library.Command(shutil.which("setpriv", path=env["PATH"]) or "setpriv")(
                         "--pdeathsig",
                         "KILL",
                         *argv,
@@ -279,7 +286,7 @@ class Child:
                         _internal_bufsize=_LAST_WORDS,
                         _done=done,
                     )
-            except (sh.CommandNotFound, sh.ForkException) as error:
+            except (library.CommandNotFound, library.ForkException) as error:
                 raise OSError(str(error).strip().splitlines()[-1]) from error
 
         # The kernel takes the end of the thread that forked for the parent's: it has to be one that stays.

@@ -6,7 +6,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ipcni.errors import INTERNAL, TRY_AGAIN, CniError, Interrupted, StepFailed
 from ipcni.model import Done, Netns, Plan, Step, command_words
@@ -17,6 +17,10 @@ from ipcni.shell.batch import Batch
 from ipcni.shell.facts import Facts, busy
 from ipcni.shell.locks import locked
 from ipcni.shell.process import OUT_OF_TIME, Shell, process, search_path
+from ipcni.shell.threads import meanwhile
+
+if TYPE_CHECKING:
+    from ipcni.protocol.host import Host
 
 _TRIES = 4
 T = TypeVar("T")
@@ -79,6 +83,21 @@ class Runner:
     @property
     def _name(self) -> str:
         return self._plugin[-1] if self._plugin else ""
+
+    @contextlib.contextmanager
+    def beside(self, act: "Callable[[Host], object]") -> Iterator[None]:
+        """Has `act` called with a host of its own, in a thread and with another shell, while the body runs.
+
+        Both are waited for. What the body raises is raised, else what `act` does; either way both are in the journal and undone together.
+        """
+        twin = Runner(self.settings, {}, self._shell.beside)
+        twin.log, twin._path, twin._plugin, twin._fds = self.log, self._path, list(self._plugin), set(self._fds)
+        try:
+            with meanwhile(lambda: act(twin)):
+                yield
+        finally:
+            self._undo += twin._undo
+            self.facts.unknown += twin.facts.unknown
 
     # -- doing
 

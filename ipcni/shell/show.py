@@ -4,7 +4,7 @@ import contextlib
 import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -16,6 +16,9 @@ from ipcni.settings import Settings
 from ipcni.shell import batch as batches
 from ipcni.shell.imagined import Imagined
 from ipcni.shell.run import Runner
+
+if TYPE_CHECKING:
+    from ipcni.protocol.host import Host
 
 T = TypeVar("T")
 
@@ -58,6 +61,12 @@ class Printer:
     def attempt(self, plan: Plan) -> bool:  # noqa: ARG002
         """Says that it did not go through: what is missing is to be shown, and nothing else."""
         return False
+
+    @contextlib.contextmanager
+    def beside(self, act: "Callable[[Host], object]") -> Iterator[None]:
+        """One after the other: the body is said first."""
+        yield
+        act(self)
 
     @contextlib.contextmanager
     def locked(self, path: str, *, mode: int = 0o600, keep: bool = False) -> Iterator[None]:  # noqa: ARG002
