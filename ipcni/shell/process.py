@@ -271,7 +271,7 @@ class Child:
         def start() -> "sh.RunningCommand":
             try:
                 with open(os.devnull, "rb") as nothing:
-                    return library.Command(shutil.which("setpriv", path=env["PATH"]) or "setpriv")(
+                    running: sh.RunningCommand = library.Command(shutil.which("setpriv", path=env["PATH"]) or "setpriv")(
                         "--pdeathsig",
                         "KILL",
                         *argv,
@@ -286,6 +286,7 @@ class Child:
                         _internal_bufsize=_LAST_WORDS,
                         _done=done,
                     )
+                    return running
             except (library.CommandNotFound, library.ForkException) as error:
                 raise OSError(str(error).strip().splitlines()[-1]) from error
 
