@@ -29,6 +29,7 @@ def remains(node: Node) -> dict[str, list[str]]:
         "leases": [str(path) for path in _files(pathlib.Path(node.data_dir)) if _is_lease(path)],
         "notes": [path.name for path in _files(node.folder / "flannel")],
         "noted": [path.name for path in _files(node.folder / "run" / "attachments")],
+        "claims": [path.name for path in _files(node.folder / "run" / "hostports")],
         "locks": [path.name for path in _files(node.folder / "run" / "locks") if not path.name.startswith(_SHARED_LOCKS)],
     }
     return {what: each for what, each in found.items() if each}

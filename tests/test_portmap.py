@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import pathlib
 import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from ipcni.plugins import portmap
 from ipcni.protocol import skel
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, IpConfig, Result
+from ipcni.settings import Settings
 from tests.nowhere import Nowhere
 
 CHAIN = names.dnat_chain(Attachment("podnet", "cid1", ""))
@@ -41,8 +43,14 @@ ELSEWHERE = """-N CNI-DN-other
 class Made(Nowhere):
     """`answers` to questions by how these begin; everything else is fine and empty. `tools` are there."""
 
-    def __init__(self, answers: dict[str, str | Done] | None = None, tools: str = "iptables ip6tables nft conntrack") -> None:
-        super().__init__()
+    def __init__(
+        self,
+        answers: dict[str, str | Done] | None = None,
+        settings: Settings | None = None,
+        *,
+        tools: str = "iptables ip6tables nft conntrack",
+    ) -> None:
+        super().__init__(settings)
         self.answers = answers or {}
         self.tools = tools.split()
         self.asked: list[str] = []
@@ -301,7 +309,7 @@ def test_a_complete_node_is_looked_at_once() -> None:
     host = Made({"iptables": SHARED, "ip -4": "[]"})
     portmap.add(request(WEB), host)
     assert host.asked == ["iptables -w 10 -t nat -S", "ip -4 -j route get 10.0.0.2"]
-    assert {step.argv[6] for step in host.planned} == {CHAIN, "CNI-HOSTPORT-DNAT"}
+    assert {step.argv[6] for step in host.planned if step.argv[0] == "iptables"} == {CHAIN, "CNI-HOSTPORT-DNAT"}
     assert not any(step.unless for step in host.planned)
     assert not any(lock.startswith("chains-") for lock in host.locks)
 
@@ -324,12 +332,26 @@ def test_an_earlier_try_is_replaced() -> None:
     assert host.planned[1].undo[-2:] == ("-X", CHAIN)
 
 
-def test_a_port_that_another_container_has_is_noted() -> None:
-    host = Made({"iptables": SHARED + ELSEWHERE})
-    portmap.add(request(WEB), host)
-    assert host.notes == ['host port 8080/tcp belongs to dnat name: "podnet" id: "old" until that container\'s DEL']
-    portmap.add(request({**WEB, "protocol": "udp"}), other := Made({"iptables": SHARED + ELSEWHERE}))
+def test_a_port_that_another_container_has_is_noted(tmp_path: pathlib.Path) -> None:
+    """Whatever the rules are made with; until its DEL."""
+    settings = Settings(run_dir=str(tmp_path))
+    claim = tmp_path / "hostports" / "4-tcp-8080-any"
+    portmap.add(request(WEB), Made({"iptables": SHARED}, settings))
+    claim.parent.mkdir()
+    claim.write_text("old in network podnet")
+    for backend in ("iptables", "nftables"):
+        host = Made({"iptables": SHARED}, settings)
+        portmap.add(request(WEB, backend=backend), host)
+        assert host.notes == ["host port 8080/tcp belongs to old in network podnet until that container's DEL"]
+        portmap.delete(request(WEB, verb="DEL", backend=backend), host)
+        assert f"rm -f {claim}" not in host.commands
+    portmap.add(request({**WEB, "protocol": "udp"}), other := Made({"iptables": SHARED}, settings))
     assert other.notes == []
+    claim.write_text("cid1 in network podnet")
+    portmap.add(request(WEB), other)
+    assert other.notes == []
+    portmap.delete(request(WEB, verb="DEL"), other)
+    assert f"rm -f {claim}" in other.commands
 
 
 def test_a_busy_iptables_is_a_reason_to_try_again() -> None:
@@ -454,11 +476,19 @@ def test_a_container_on_two_networks_keeps_the_other_ones_nft_rules() -> None:
     assert [command[-1] for command in host.commands] == ["3", "4"]
 
 
-def test_an_earlier_nft_try_is_replaced_and_a_rival_noted() -> None:
-    there = nft_table(nft_dnat(3, "cid1", "10.0.0.2"), nft_dnat(5, "cid2", "10.0.0.3"))
-    portmap.add(request(WEB, backend="nftables"), host := Made({"nft --json list table ip ": there}))
+def test_an_earlier_nft_try_is_replaced(tmp_path: pathlib.Path) -> None:
+    """A note tells that there was one; without, nobody asks for all the rules."""
+    there: dict[str, str | Done] = {
+        "nft --json list table ip ": nft_table(nft_dnat(3, "cid1", "10.0.0.2"), nft_dnat(5, "cid2", "10.0.0.3"))
+    }
+    settings = Settings(run_dir=str(tmp_path))
+    portmap.add(request(WEB, backend="nftables"), host := Made(there, settings))
+    assert not [line for line in host.asked if line.startswith("nft")]
+    note = tmp_path / "attachments" / "podnet" / "portmap" / "cid1:eth0"
+    note.parent.mkdir(parents=True)
+    note.write_text("10.0.0.2\n")
+    portmap.add(request(WEB, backend="nftables"), host := Made(there, settings))
     assert "nft delete rule ip cni_hostport hostports handle 3" in host.commands
-    assert host.notes == ["host port 8080/tcp belongs to container cid2 until its DEL"]
     assert len(host.undoing) == 1
 
 

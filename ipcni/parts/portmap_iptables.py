@@ -51,8 +51,6 @@ def publish(host: Host, ports: Ports) -> None:
     if _missing(shared, there):
         with host.locked(f"chains-nat-{ports.family}"):
             host.do(_missing(shared, _look(host, ports.family)))
-    for text in _rivals(ports, there):
-        host.note(text)
     host.do(own)
 
 
@@ -132,23 +130,6 @@ def _entries(ports: Ports) -> list[tuple[str, str]]:
         groups = [mine[start : start + _AT_MOST] for start in range(0, len(mine), _AT_MOST)]
         entries += [(protocol.lower(), ",".join(group)) for group in groups]
     return entries
-
-
-def _rivals(ports: Ports, there: Rules) -> list[str]:
-    """What other containers publish already of this one's ports."""
-    chain = names.dnat_chain(ports.at)
-    taken: dict[tuple[str, str], list[tuple[str, ...]]] = {}
-    for rule in there.rules:
-        if rule[1].startswith("CNI-DN-") and rule[1] != chain and _option(rule, "-j") == "DNAT":
-            taken.setdefault((_option(rule, "-p"), _option(rule, "--dport")), []).append(rule)
-    found = []
-    for line in _lines(ports):
-        for rule in taken.get((line.transport, str(line.host_port)), ()):
-            other = _option(rule, "-d")
-            if not line.destination or not other or line.destination == other:
-                owner = next((_option(jump, "--comment") for jump in there.jumps(_DNAT, rule[1])), rule[1])
-                found.append(f"host port {line.host_port}/{line.transport} belongs to {owner} until that container's DEL")
-    return found
 
 
 def _option(rule: tuple[str, ...], name: str) -> str:

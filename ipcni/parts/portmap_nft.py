@@ -2,7 +2,7 @@
 
 from ipcni.errors import CniError
 from ipcni.model import Attachment, Family, Plan
-from ipcni.parts.portmap_conf import Flow, Mapping, Ports, everything, word
+from ipcni.parts.portmap_conf import Flow, Ports, everything, word
 from ipcni.protocol.host import Host
 from ipcni.shell.nft import NftRule
 from ipcni.shell.render import render
@@ -26,13 +26,11 @@ def require(host: Host) -> None:
         )
 
 
-def publish(host: Host, ports: Ports) -> None:
-    """Table, chains and the container's rules, in one transaction."""
-    there = _table(host, ports.family)
+def publish(host: Host, ports: Ports, *, first: bool) -> None:
+    """Table, chains and the container's rules, in one transaction. The `first` time there is nothing of the container to replace."""
+    there = {} if first else _table(host, ports.family)
     address = str(ports.address.ip)
     lines = [(mapping, mapping.destination) for mapping in ports.mappings]
-    for text in _rivals(ports, there):
-        host.note(text)
     # Rules have no name to undo them by, only the handle that the kernel gives.
     host.on_undo(lambda: host.do(_delete(ports.family, _own(_table(host, ports.family), ports.at, {address})), keep_going=True))
     host.do(
@@ -94,23 +92,6 @@ def _handles(rules: Table) -> list[tuple[str, int]]:
 def _delete(family: Family, rules: Table) -> Plan:
     handles = _handles(rules)
     return render("portmap/nft-del.sh.j2", ip=word(family), rules=handles) if handles else ()
-
-
-def _rivals(ports: Ports, there: Table) -> list[str]:
-    """What other containers publish already of this one's ports."""
-    return [
-        f"host port {mapping.host_port}/{mapping.transport} belongs to container {rule.comment} until its DEL"
-        for mapping in ports.mappings
-        for rule in there.get(_HOSTPORTS, ())
-        if rule.comment != ports.at.container_id and _same_port(rule, mapping, ports.family)
-    ]
-
-
-def _same_port(rule: NftRule, mapping: Mapping, family: Family) -> bool:
-    other = rule.matches.get(f"{word(family)} daddr", "")
-    if rule.matches.get(f"{mapping.transport} dport") != str(mapping.host_port):
-        return False
-    return not other or not mapping.destination or other == mapping.destination
 
 
 def withdraw(host: Host, at: Attachment, addresses: set[str]) -> tuple[Plan, list[Flow]]:

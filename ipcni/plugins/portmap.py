@@ -5,7 +5,7 @@ import contextlib
 from ipcni import names
 from ipcni.errors import CniError
 from ipcni.model import Attachment, Plan
-from ipcni.parts import notes, portmap_iptables, portmap_nft
+from ipcni.parts import claims, notes, portmap_iptables, portmap_nft
 from ipcni.parts.portmap_conf import IPTABLES, NFTABLES, Conf, Flow, Ports, automatic, load, published
 from ipcni.protocol import address as addresses
 from ipcni.protocol import ready
@@ -40,13 +40,15 @@ def add(req: Request, host: Host) -> Result:
     else:
         portmap_iptables.require(ports, host)
     with host.locked(_lock(req)):
+        first = not notes.words(req, host)
         if backend == NFTABLES:  # whose rules do not tell their network
             host.do(notes.take(req, host, *(str(each.address.ip) for each in ports)))
         for each in ports:
             if backend == NFTABLES:
-                portmap_nft.publish(host, each)
+                portmap_nft.publish(host, each, first=first)
             else:
                 portmap_iptables.publish(host, each)
+            host.do(claims.stake(host, each))
             # Best effort: the tool may be missing, and the rules are right without it.
             host.do(_forget(_stale_flows(each)), keep_going=True)
             host.do(_localnet(host, each, prev))
@@ -98,10 +100,10 @@ def delete(req: Request, host: Host) -> None:
     with contextlib.suppress(CniError):
         if prev := req.prev_result():
             known = {ip.address.partition("/")[0] for ip in prev.ips}
-            ports = published(req, conf, prev) if conf.mappings and backend == IPTABLES else []
+            ports = published(req, conf, prev) if conf.mappings else []
     other = NFTABLES if backend == IPTABLES else IPTABLES
     with host.locked(_lock(req)):
-        if ports and all(portmap_iptables.retract(host, each) for each in ports):
+        if backend == IPTABLES and ports and all(portmap_iptables.retract(host, each) for each in ports):
             plan: Plan = ()
             flows = [flow for each in ports for flow in portmap_iptables.flows(each)]
         else:
@@ -110,7 +112,8 @@ def delete(req: Request, host: Host) -> None:
                 plan, flows = _withdraw(req, host, other, known)
         left = [*host.do(plan, keep_going=True), *host.facts.unknown]
         host.residue(left)
-        host.do(_forget(flows) + (() if left else notes.drop(req, host)), keep_going=True)
+        gone = notes.drop(req, host) + claims.drop(host, req.attachment, ports)
+        host.do(_forget(flows) + (() if left else gone), keep_going=True)
 
 
 def _withdraw(req: Request, host: Host, backend: str, known: set[str]) -> tuple[Plan, list[Flow]]:
@@ -135,7 +138,7 @@ def gc(req: Request, host: Host) -> None:
     valid = req.valid_attachments()
     if valid is None:
         return
-    failures = host.do(portmap_iptables.stale(host, req.network, valid), keep_going=True)
+    failures = host.do(portmap_iptables.stale(host, req.network, valid) + claims.stale(host, req.network, valid), keep_going=True)
     for each in notes.stale(req, host, valid):
         with host.locked(_lock(each)):
             plan, flows = portmap_nft.withdraw(host, each.attachment, set(notes.words(each, host)))
