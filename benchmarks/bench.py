@@ -29,7 +29,7 @@ from sides import NAMES, Side, with_sides
 from tests.lab import Pod
 
 Row = dict[str, Any]
-FILES = ("printf", "mkdir", "rm", "mv", "sync", "cat")
+DONE_HERE = {"printf", "mkdir", "rm", "mv", "sync", "cat", "sysctl"}  # by system calls, whatever the journal says
 
 
 def pod(side: Side, number: object) -> Pod:
@@ -76,12 +76,12 @@ def chains(folder: pathlib.Path, rounds: int, only: str) -> list[Row]:
 
 
 def processes(side: Side, chain: str) -> float:
-    """How many a steady ADD of a chain starts, by the journal (files are written without any)."""
+    """How many a steady ADD of a chain starts, by the journal (files and kernel settings are written without any)."""
     plugins = [conf["type"] for conf in side.chains[chain]]
     records = [record for record in side.node.journal() if record["verb"] == "ADD" and record["plugin"] in plugins][
         len(plugins) :
     ]
-    counts = [sum(1 for each in record["commands"] if "argv" in each and each["argv"][0] not in FILES) for record in records]
+    counts = [sum(1 for each in record["commands"] if "argv" in each and not set(each["argv"]) & DONE_HERE) for record in records]
     return round(statistics.mean(counts) * len(plugins), 1)
 
 
@@ -123,23 +123,25 @@ def parallel(folder: pathlib.Path, rounds: int) -> list[Row]:
 
 
 def grown(folder: pathlib.Path, rounds: int, what: str) -> list[Row]:
-    """ADD and DEL where there are so many others already."""
+    """ADD and DEL where there are so many others already. (Debian's Go portmap has no nftables.)"""
+    kinds = [("leases", ("Go", "warm"))] if what == "leases" else [("iptables", ("Go", "warm")), ("nftables", ("warm",))]
     sizes = (10, 250, 1000, 10_000, 60_000) if what == "leases" else (0, 100, 300, 1000)
     rows: list[Row] = []
-    for size in sizes:
+    for (kind, names), size in itertools.product(kinds, sizes):
 
-        def act(sides: list[Side], size: int = size) -> Row:
-            row: Row = {what: size}
+        def act(sides: list[Side], kind: str = kind, size: int = size) -> Row:
+            row: Row = {what: f"{size}, {kind}" if what == "ports" else size}
             times: dict[tuple[str, str], list[float]] = {}
             for side in sides:
-                fill(side, what, size)
+                fill(side, kind, size)
             chain = "host-local" if what == "leases" else "flannel + portmap"
             for number, side in itertools.product(range(rounds + 1), sides):
                 place = pod(side, number)
                 try:
                     prev = None
-                    plugins = side.chains[chain] if what == "leases" else side.chains[chain][1:]
+                    plugins = side.chains[chain]
                     if what == "ports":
+                        plugins = [{**plugins[1], "backend": kind}]
                         prev = {"cniVersion": "1.0.0", "ips": [{"address": "10.244.1.9/24"}]}
                     for verb in ("ADD", "DEL"):
                         _, costs = side.run(verb, plugins, place, f"c{number}", prev)
@@ -147,28 +149,39 @@ def grown(folder: pathlib.Path, rounds: int, what: str) -> list[Row]:
                             times.setdefault((side.name, verb), []).append(sum(cost["ms"] for cost in costs))
                 finally:
                     place.delete()
-            for verb in ("ADD", "DEL"):
-                for each in ("Go", "warm"):
-                    row[f"{verb} {each}"] = quartiles(times[each, verb])
+            for verb, each in itertools.product(("ADD", "DEL"), ("Go", "warm")):
+                row[f"{verb} {each}"] = quartiles(times[each, verb]) if (each, verb) in times else None
             return row
 
-        rows.append(with_sides(folder / f"{what}{size}", ("Go", "warm"), act))
+        rows.append(with_sides(folder / f"{kind}{size}", names, act))
     return rows
 
 
-def fill(side: Side, what: str, size: int) -> None:
+def fill(side: Side, kind: str, size: int) -> None:
     """Others' leases as files, others' published ports as rules: made at once, as the plugins would have made them."""
-    if what == "leases":
+    if kind == "leases":
         place = pathlib.Path(side.node.data_dir) / "n"
         place.mkdir(parents=True)
         for number in range(size):
             high, low = divmod(number + 2, 256)
             (place / f"10.9.{high}.{low}").write_text(f"other{number}\r\neth0")
         return
-    template = side.chains["flannel + portmap"][1]
+    template = {**side.chains["flannel + portmap"][1], "backend": kind}
     place_of = pod(side, "filler")
     prev = {"cniVersion": "1.0.0", "ips": [{"address": "10.244.1.8/24"}]}
     side.run("ADD", [template], place_of, "template", prev)
+    if kind == "nftables":
+        table = "add rule ip cni_hostport"
+        lines = [
+            f'{table} hostports tcp dport {10_000 + number} dnat to 10.244.1.8:80 comment "other{number}"\n'
+            f'{table} masquerading ip saddr 10.244.1.8 ip daddr 10.244.1.8 masquerade comment "other{number}"\n'
+            f'{table} masquerading ip saddr 127.0.0.1 ip daddr 10.244.1.8 masquerade comment "other{number}"\n'
+            for number in range(size)
+        ]
+        side.node.run("nft", "-f", "-", input="".join(lines))
+        side.run("DEL", [template], place_of, "template", prev)
+        place_of.delete()
+        return
     saved = side.node.run("iptables-save", "-t", "nat").stdout
     chain = next(word for word in saved.split() if word.startswith(":CNI-DN-"))[1:]
     lines = [line for line in saved.splitlines() if chain in line]
@@ -207,7 +220,9 @@ def show(rows: list[Row]) -> None:
     print("| " + " | ".join(rows[0]) + " |")
     print("|---" * len(rows[0]) + "|")
     for row in rows:
-        cells = [f"{each[1]:g} ({each[0]:g}–{each[2]:g})" if _quartiles(key) else str(each) for key, each in row.items()]
+        cells = [
+            f"{each[1]:g} ({each[0]:g}–{each[2]:g})" if _quartiles(key) and each else str(each or "") for key, each in row.items()
+        ]
         print("| " + " | ".join(cells) + " |")
 
 
