@@ -1,14 +1,14 @@
 """Fixtures all tests share, and where each test runs."""
 
 import pathlib
-import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 
 import pytest
 
 from ipcni import install
-from tests import kernel, lab
+from tests import kernel
 from tests.lab import Node
 
 LACKING = pytest.StashKey[list[str]]()
@@ -19,19 +19,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--vm", action="store_true", help="only what this machine's kernel cannot run, in a virtual machine with Debian's own"
     )
-    parser.addoption("--served", action="store_true", help="plugins on scratch nodes are asked of `ipcni serve`")
+    parser.addoption(
+        "--way",
+        choices=("alternate", "served", "one-shot"),
+        default="alternate",
+        help="how plugins on scratch nodes are called: through `ipcni serve`, each as a process of its own, or one test so, one otherwise",
+    )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--served"):
-        folder = pathlib.Path(tempfile.mkdtemp(prefix="ipcni-served-"))
-        install.install(str(folder))
-        lab.served.append(folder)
+@pytest.fixture(scope="session")
+def served_programs(request: pytest.FixtureRequest) -> Iterator[pathlib.Path | None]:
+    """A folder of programs that ask `ipcni serve`, if some test is to."""
+    if request.config.getoption("--way") == "one-shot":
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="ipcni-served-") as folder:
+        install.install(folder)
+        yield pathlib.Path(folder)
 
 
-def pytest_unconfigure() -> None:
-    for folder in lab.served:
-        shutil.rmtree(folder)
+def served(request: pytest.FixtureRequest) -> bool:
+    """Whether this test calls plugins through the server: by its name, so that it is always the same half that does."""
+    way = request.config.getoption("--way")
+    return way == "served" or (way == "alternate" and zlib.crc32(request.node.nodeid.encode()) % 2 == 0)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -56,16 +66,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture
-def node(tmp_path: pathlib.Path) -> Iterator[Node]:
+def node(tmp_path: pathlib.Path, request: pytest.FixtureRequest, served_programs: pathlib.Path | None) -> Iterator[Node]:
     """A scratch node, gone with its pods after the test."""
-    made = Node(tmp_path)
+    made = Node(tmp_path, served_programs if served(request) else None)
     yield made
     made.delete()
 
 
 @pytest.fixture
-def other_node(tmp_path: pathlib.Path) -> Iterator[Node]:
+def other_node(tmp_path: pathlib.Path, request: pytest.FixtureRequest, served_programs: pathlib.Path | None) -> Iterator[Node]:
     """A second scratch node, to compare the first one with."""
-    made = Node(tmp_path / "other")
+    made = Node(tmp_path / "other", served_programs if served(request) else None)
     yield made
     made.delete()

@@ -22,7 +22,6 @@ ENTRY_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 _starting = threading.Lock()
-served: list[pathlib.Path] = []  # with pytest's --served, the folder of programs that ask `ipcni serve`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +73,10 @@ class Pod:
 
 
 class Node(Pod):
-    """A node with state of its own; `call` runs a plugin on it."""
+    """A node with state of its own; `call` runs a plugin on it. `served` are programs that ask `ipcni serve`, to be called instead of bin/."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: pathlib.Path, served: pathlib.Path | None = None) -> None:
+        self.folder, self.served = folder, served
         self.tag = uuid.uuid4().hex[:8]
         self.pods: list[Pod] = []
         self._server: subprocess.Popen[bytes] | None = None
@@ -167,10 +166,10 @@ class Node(Pod):
             **(env or {}),
         }
         where = ["/usr/sbin/ip", "netns", "exec", self.name]
-        if served and pathlib.Path(bin_dir) == BIN:
+        if self.served and pathlib.Path(bin_dir) == BIN:
             variables["IPCNI_SOCKET"] = str(self.folder / "serve.sock")
             # In the server's namespaces, mounts included: it refuses others.
-            where, bin_dir = ["/usr/bin/nsenter", "-t", str(self.serve().pid), "-n", "-m"], served[0]
+            where, bin_dir = ["/usr/bin/nsenter", "-t", str(self.serve().pid), "-n", "-m"], self.served
         process = subprocess.Popen(
             [*where, str(pathlib.Path(bin_dir) / plugin)],
             env=variables,

@@ -123,7 +123,11 @@ class Runner:
     def attempt(self, plan: Plan) -> bool:
         """Runs steps of one iptables as one transaction without a look beforehand; whether it went through. If not, nothing is changed."""
         batch = Batch("iptables", plan)
-        done = self._patiently(batch.argv, batch.stdin, _TRIES)
+        try:
+            done = self._patiently(batch.argv, batch.stdin, _TRIES)
+        except Interrupted:
+            self._undo += plan  # how far it got is unknown
+            raise
         self._note(batch.argv, batch.stdin, done, list(plan), look=done.status != 0)
         if done.status == 0 or _cut_short(done.status):
             self._undo += plan

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from tests import lab
 from tests.lab import Answer, Node, Pod
 from tests.remains import network, published, remains, tools
 
@@ -53,7 +52,7 @@ def moments(took: float, count: int, seed: str) -> list[float]:
 
 def left(node: Node) -> dict[str, list[str]]:
     """What remains. Behind `ipcni serve` a killed call is undone by a process that nobody waits for: it gets a moment."""
-    deadline = time.monotonic() + (3 if lab.served else 0)
+    deadline = time.monotonic() + (3 if node.served else 0)
     while (found := remains(node)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return found
