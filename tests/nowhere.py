@@ -22,7 +22,7 @@ class Nowhere:
     undoes = False
 
     def __init__(self, settings: Settings | None = None, env: Mapping[str, str] | None = None) -> None:
-        self.settings = settings or Settings()
+        self.settings = settings or Settings(run_dir="/nowhere")
         self.facts = Facts(self._ask)
         self.planned: list[Step] = []
         self.executed: list[tuple[str, Mapping[str, str], bytes]] = []

@@ -31,10 +31,10 @@ def stake(host: Host, ports: Ports) -> Plan:
     for mapping in ports.mappings:
         for destination in dict.fromkeys((mapping.destination, "")):
             other = read(_path(host, ports, mapping, destination))
-            if other not in (None, mine):
+            if other and other != mine:
                 host.note(f"host port {mapping.host_port}/{mapping.transport} belongs to {other} until that container's DEL")
         path = _path(host, ports, mapping, mapping.destination)
-        if read(path) is None:
+        if not read(path):  # a crash may have left an empty one
             paths.append(path)
     return render("portmap/claim.sh.j2", folder=_folder(host), paths=paths, owner=mine) if paths else ()
 
@@ -42,7 +42,7 @@ def stake(host: Host, ports: Ports) -> Plan:
 def drop(host: Host, at: Attachment, ports: list[Ports]) -> Plan:
     """Forgets what is noted of a container; where it isn't known which ports it had, all notes are looked at."""
     paths = [_path(host, each, mapping, mapping.destination) for each in ports for mapping in each.mappings]
-    return _forget([path for path in paths or _all(host) if read(path) == _owner(at.network, at.container_id)])
+    return _forget([path for path in paths or _all(host) if read(path) in ("", _owner(at.network, at.container_id))])
 
 
 def stale(host: Host, network: str, valid: frozenset[tuple[str, str]]) -> Plan:

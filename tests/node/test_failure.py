@@ -153,7 +153,7 @@ def test_del_gets_on_without_iptables(node: Node, tmp_path: pathlib.Path) -> Non
     env = tools(tmp_path / "tools", iptables=look + BUSY, iptables_restore=BUSY)
     node.call("DEL", ports, pod, env=env).ok()
     node.call("DEL", {**conf, "prevResult": result}, pod, env=env).ok()
-    assert {"rules", "noted"} <= set(remains(node)) <= {"rules", "nft", "noted"}
+    assert {"rules", "noted"} <= set(remains(node)) <= {"rules", "nft", "noted", "claims"}
     for record in node.journal()[-2:]:
         left = [each["note"] for each in record["commands"] if "note" in each]
         assert left, record
@@ -169,7 +169,7 @@ def test_del_cannot_even_ask_iptables(node: Node, tmp_path: pathlib.Path) -> Non
     node.call("ADD", conf, pod).ok()
     env = tools(tmp_path / "tools", iptables=BUSY, iptables_restore=BUSY)
     node.call("DEL", conf, pod, env=env).ok()
-    assert {"rules", "noted"} <= set(remains(node)) <= {"rules", "nft", "noted"}
+    assert {"rules", "noted"} <= set(remains(node)) <= {"rules", "nft", "noted", "claims"}
     assert any("left behind" in each.get("note", "") for each in node.journal()[-1]["commands"])
 
 

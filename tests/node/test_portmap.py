@@ -421,13 +421,13 @@ def test_removal_that_fails_does_not_fail_del(node: Node, tmp_path: pathlib.Path
 # -- what is said is what is done
 
 EXPLAIN = """
-import json, sys
+import json, os, sys
 from ipcni import settings
 from ipcni.protocol import skel
 from ipcni.shell import show
 conf, verb = sys.argv[1:]
 env = {"CNI_CONTAINERID": "cid1", "CNI_NETNS": "/run/netns/portmap-needs-none", "CNI_IFNAME": "eth0"}
-printer = show.Printer(settings.Settings(), {})
+printer = show.Printer(settings.load(os.environ), {})
 with printer.plugin("portmap"):
     skel.dispatch(skel.request("portmap", verb, env, conf.encode()), printer)
 print(show.script(printer.blocks))
@@ -448,7 +448,7 @@ def test_the_explanation_pasted_into_a_shell_does_the_same(node: Node, other_nod
 
     for verb in ("ADD", "ADD", "DEL"):
         node.call(verb, conf, NETNS).ok()
-        script = other_node.run(sys.executable, "-c", EXPLAIN, json.dumps(conf), verb).stdout
+        script = other_node.run(sys.executable, "-c", EXPLAIN, json.dumps(conf), verb, env=other_node.env).stdout
         other_node.run("sh", "-eu", "-c", script)
         assert state(other_node) == state(node)
 

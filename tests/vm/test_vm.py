@@ -20,7 +20,8 @@ def in_vm(*argv: str) -> str:
     """What a command says in a machine that has this checkout and the shared clients. The command must succeed."""
     options = ["-d", str(ROOT), "-r", str(SHARED), "-t", "1700"]
     done = subprocess.run([str(kernel.vm_runner()), *options, "--", *argv], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    if done.returncode:
+        pytest.fail(f"{done.stdout}\n{done.stderr}"[-20_000:], pytrace=False)
     return done.stdout
 
 
