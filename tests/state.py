@@ -54,16 +54,35 @@ def snapshot(
     return result
 
 
+_ASKED = (
+    "ip -j -d addr",
+    "ip route show table all",
+    "ip -6 route show table all",
+    "ip rule",
+    "ip -6 rule",
+    "ip -j neigh",
+    "tc qdisc show",
+    "grep -rs '' /proc/sys/net",
+    "iptables-save",
+    "ip6tables-save",
+    "nft -n list ruleset",
+)
+
+
 def _space(space: Pod) -> dict[str, Any]:
+    """One process that asks everything: a test does this a dozen times, and in an emulated machine every process takes long."""
+    said = space.run("sh", "-c", "; echo =====; ".join(_ASKED)).stdout.split("=====\n")
+    addresses, routes, routes6, rules, rules6, neighbours, qdiscs, settings, *firewall = said
     return {
-        "links": {link["ifname"]: _stripped(link) for link in space.ip("-d", "addr")},
-        "routes": _lines(space.run("ip", "route", "show", "table", "all").stdout)
-        + _lines(space.run("ip", "-6", "route", "show", "table", "all").stdout),
-        "rules": _lines(space.run("ip", "rule").stdout) + _lines(space.run("ip", "-6", "rule").stdout),
-        "neighbours": sorted(json.dumps(_stripped(each)) for each in space.ip("neigh") if each.get("state") == ["PERMANENT"]),
-        "sysctl": _sysctls(space),
-        "firewall": _firewall(space),
-        "shaping": _lines(re.sub(r" (parent|qdisc) [0-9a-f]+:", "", space.run("tc", "qdisc", "show").stdout)),
+        "links": {link["ifname"]: _stripped(link) for link in json.loads(addresses)},
+        "routes": _lines(routes) + _lines(routes6),
+        "rules": _lines(rules) + _lines(rules6),
+        "neighbours": sorted(
+            json.dumps(_stripped(each)) for each in json.loads(neighbours or "[]") if each.get("state") == ["PERMANENT"]
+        ),
+        "sysctl": _sysctls(settings),
+        "firewall": _firewall(*firewall),
+        "shaping": _lines(re.sub(r" (parent|qdisc) [0-9a-f]+:", "", qdiscs)),
     }
 
 
@@ -79,18 +98,15 @@ def _lines(text: str) -> list[str]:
     return sorted(" ".join(line.split()) for line in text.splitlines())
 
 
-def _sysctls(space: Pod) -> dict[str, str]:
-    text = space.run("sysctl", "-a", "--pattern", r"^net\.", check=False).stdout
-    pairs = (line.partition(" = ") for line in text.splitlines())
-    return {key: value for key, _, value in pairs if not _MOVING.search(key)}
+def _sysctls(text: str) -> dict[str, str]:
+    pairs = (line.removeprefix("/proc/sys/").partition(":") for line in text.splitlines())
+    return {key: value for path, _, value in pairs if not _MOVING.search(key := path.replace("/", "."))}
 
 
-def _firewall(space: Pod) -> list[str]:
+def _firewall(saved: str, saved6: str, ruleset: str) -> list[str]:
     lines: list[str] = []
-    for tool in ("iptables-save", "ip6tables-save"):
-        text = space.run(tool).stdout
+    for tool, text in (("iptables-save", saved), ("ip6tables-save", saved6)):
         lines += [tool] + [re.sub(r"\[\d+:\d+\]", "", line) for line in text.splitlines() if not line.startswith("#")]
-    ruleset = space.run("nft", "-n", "list", "ruleset", check=False).stdout
     return lines + [re.sub(r"counter packets \d+ bytes \d+ ", "", line) for line in ruleset.splitlines()]
 
 

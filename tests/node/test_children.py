@@ -471,4 +471,4 @@ def test_a_dummy_needs_addresses_and_is_up(node: Node) -> None:
     result = node.call("ADD", conf(node, "dummy"), pod).ok()
     pod.run("ip", "link", "set", "eth0", "down")
     assert refused(node, {**conf(node, "dummy"), "prevResult": result}, pod, "CHECK") == "Interface eth0 is down"
-    assert "File exists" in refused(node, conf(node, "dummy"), pod, container="c2")
+    assert refused(node, conf(node, "dummy"), pod, container="c2") == "failed to create dummy: file exists"
