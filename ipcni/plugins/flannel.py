@@ -101,7 +101,8 @@ def gc(req: Request, host: Host) -> None:
     stale = []
     for name in sorted(os.listdir(conf.data_dir)) if os.path.isdir(conf.data_dir) else []:
         stored = None if name.removeprefix(_DRAFT) in alive else _stored(path := os.path.join(conf.data_dir, name))
-        if isinstance(stored, dict) and stored.get("name") == req.network:
+        cut_short = name.startswith(_DRAFT) and stored is not None and not isinstance(stored, dict)  # by a crash: nobody's
+        if cut_short or (isinstance(stored, dict) and stored.get("name") == req.network):
             stale.append(path)
     if stale:
         host.do(render("flannel/del.sh.j2", paths=stale))

@@ -1,7 +1,9 @@
 """What this machine's kernel cannot run, under Debian's stock kernel, in virtual machines (tests/kernel.py says where those come from)."""
 
+import pathlib
 import re
 import subprocess
+import tempfile
 from collections.abc import Callable
 
 import pytest
@@ -16,10 +18,29 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+NOT_NEEDED = (
+    "./.vm-*",
+    "./.git",
+    "./.wheels",
+    "./.*_cache",
+    "./.hypothesis",
+    "mypy",
+    "mypyc",
+    "*__mypyc*",
+    "ruff",
+    "pip",
+    "setuptools",
+)
+
+
 def in_vm(*argv: str) -> str:
     """What a command says in a machine that has this checkout and the shared clients. The command must succeed."""
-    options = ["-d", str(ROOT), "-r", str(SHARED), "-t", "1700"]
-    done = subprocess.run([str(kernel.vm_runner()), *options, "--", *argv], capture_output=True, text=True)
+    with tempfile.TemporaryDirectory(prefix=".vm-", dir=ROOT) as folder:
+        tarball = pathlib.Path(folder) / "checkout.tar"
+        subprocess.run(["tar", "-c", "-f", tarball, *(f"--exclude={each}" for each in NOT_NEEDED), "-C", ROOT, "."], check=False)
+        options = ["-d", str(ROOT), "-r", str(SHARED), "-t", "1500"]
+        command = [str(kernel.vm_runner()), *options, "--", str(ROOT / "tests/vm/enter.sh"), str(ROOT), str(tarball), *argv]
+        done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         pytest.fail(f"{done.stdout}\n{done.stderr}"[-20_000:], pytrace=False)
     return done.stdout
@@ -29,7 +50,17 @@ def test_what_this_kernel_lacks(request: pytest.FixtureRequest, record_property:
     """All of it, in one machine; every test must have run and passed."""
     wanted = request.config.stash[LACKING]
     said = in_vm(
-        *(str(ROOT / ".venv/bin/python3"), "-m", "pytest", "-p", "no:cacheprovider", "--basetemp=/tmp/pytest", "--durations=5"),
+        *(
+            str(ROOT / ".venv/bin/python3"),
+            "-m",
+            "pytest",
+            "-n",
+            "2",
+            "-p",
+            "no:cacheprovider",
+            "--basetemp=/tmp/pytest",
+            "--durations=5",
+        ),
         "--way=one-shot",
         *wanted,
     )
