@@ -17,6 +17,7 @@ from ipcni.shell.batch import Batch
 from ipcni.shell.facts import Facts, busy
 from ipcni.shell.locks import locked
 from ipcni.shell.process import OUT_OF_TIME, Shell, process, search_path
+from ipcni.shell.signals import undisturbed
 from ipcni.shell.threads import meanwhile
 
 if TYPE_CHECKING:
@@ -176,7 +177,9 @@ class Runner:
         match batch.carrier:
             case "file":
                 for step in batch.steps:
-                    self._one(step, files.perform, failures)
+                    # A file that is made is one that is undone, or it is not made.
+                    with undisturbed() if step.until is None else contextlib.nullcontext():
+                        self._one(step, files.perform, failures)
             case "ip" | "tc" | "bridge":
                 self._lines(batch, failures)
             case "iptables" | "nft":
