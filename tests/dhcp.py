@@ -137,12 +137,12 @@ def wired(node: Node, ifname: str = "eth0", pod: Pod | None = None) -> Pod:
 
 
 def clients(pod: Pod) -> list[str]:
-    """The command lines of what runs in a pod."""
+    """The command lines of what runs in a pod. What has just ended has none."""
     found = []
     for number in sh("ip", "netns", "pids", pod.name).split():
         with contextlib.suppress(OSError):
             found.append(pathlib.Path(f"/proc/{number}/cmdline").read_bytes().replace(b"\0", b" ").decode())
-    return found
+    return [line for line in found if line]
 
 
 @contextlib.contextmanager
