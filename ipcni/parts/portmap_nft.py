@@ -3,6 +3,7 @@
 from ipcni.errors import CniError
 from ipcni.model import Attachment, Family, Plan
 from ipcni.parts.portmap_conf import Flow, Ports, everything, word
+from ipcni.protocol import address as cidr
 from ipcni.protocol.host import Host
 from ipcni.shell.nft import NftRule
 from ipcni.shell.render import render
@@ -28,11 +29,11 @@ def require(host: Host) -> None:
 
 def publish(host: Host, ports: Ports, *, first: bool) -> None:
     """Table, chains and the container's rules, in one transaction. The `first` time there is nothing of the container to replace."""
-    there = {} if first else _table(host, ports.family)
+    there = {} if first else _table(host, ports.family, ports.at)
     address = str(ports.address.ip)
     lines = [(mapping, mapping.destination) for mapping in ports.mappings]
     # Rules have no name to undo them by, only the handle that the kernel gives.
-    host.on_undo(lambda: host.do(_delete(ports.family, _own(_table(host, ports.family), ports.at, {address})), keep_going=True))
+    host.on_undo(lambda: host.do(_delete(ports.family, _own(_table(host, ports.family, ports.at), {address})), keep_going=True))
     host.do(
         render(
             "portmap/nft-add.sh.j2",
@@ -41,7 +42,7 @@ def publish(host: Host, ports: Ports, *, first: bool) -> None:
             comment=f'"{ports.at.container_id}"',
             conditions=ports.conditions,
             sources=_sources(ports),
-            stale=_handles(_own(there, ports.at, {address})),
+            stale=_handles(_own(there, {address})),
             mappings=[
                 {
                     "host_port": mapping.host_port,
@@ -55,8 +56,9 @@ def publish(host: Host, ports: Ports, *, first: bool) -> None:
     )
 
 
-def _table(host: Host, family: Family) -> Table:
-    return host.facts.nft_table(word(family), TABLE) or {}
+def _table(host: Host, family: Family, at: Attachment) -> Table:
+    """The container's rules, on whatever network it has them."""
+    return host.facts.nft_table(word(family), TABLE, at.container_id) or {}
 
 
 def _sources(ports: Ports) -> list[str]:
@@ -69,15 +71,10 @@ def _sources(ports: Ports) -> list[str]:
     return [own] if ports.family == 6 else [own, "127.0.0.1"]
 
 
-def _own(there: Table, at: Attachment, addresses: set[str]) -> Table:
-    """The container's rules; with `addresses`, only those that lead there: on another network it has the same comment."""
+def _own(there: Table, addresses: set[str]) -> Table:
+    """The rules that lead to one of the addresses, if there are any: on another network the container has the same comment."""
     return {
-        chain: tuple(
-            rule
-            for rule in there.get(chain, ())
-            if rule.comment == at.container_id and (not addresses or _leads_to(rule) in addresses)
-        )
-        for chain in _CHAINS
+        chain: tuple(rule for rule in there.get(chain, ()) if not addresses or _leads_to(rule) in addresses) for chain in _CHAINS
     }
 
 
@@ -101,8 +98,9 @@ def withdraw(host: Host, at: Attachment, addresses: set[str]) -> tuple[Plan, lis
     """
     plan: Plan = ()
     flows: list[Flow] = []
-    for family in FAMILIES if host.has("nft") else ():
-        mine = _own(_table(host, family), at, addresses)
+    families = {cidr.family(each) for each in addresses} or FAMILIES
+    for family in sorted(families) if host.has("nft") else ():
+        mine = _own(_table(host, family, at), addresses)
         flows += [
             Flow(family, int(port), rule.dnat)
             for chain in mine
@@ -115,7 +113,7 @@ def withdraw(host: Host, at: Attachment, addresses: set[str]) -> tuple[Plan, lis
 
 def verify(host: Host, ports: Ports) -> None:
     """Raises CniError where there are fewer rules of the container than there should be."""
-    mine = _own(_table(host, ports.family), ports.at, {str(ports.address.ip)})
+    mine = _own(_table(host, ports.family, ports.at), {str(ports.address.ip)})
     for chain, wanted in ((_HOSTPORTS, len(ports.mappings)), (_MASQUERADING, len(_sources(ports)))):
         if len(mine[chain]) < wanted:
             raise CniError(

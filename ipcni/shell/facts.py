@@ -153,14 +153,14 @@ class Facts:
         """Whether iptables itself knows this rule (the chain and its words), however it would spell it."""
         return self._ask((iptables(family), "-w", "10", "-t", table, "-C", *rule), None).status == 0
 
-    def nft_table(self, family: str, table: str) -> dict[str, tuple[nft.NftRule, ...]] | None:
-        """The rules of each chain of an nftables table, or None when there is no such table."""
+    def nft_table(self, family: str, table: str, comment: str) -> dict[str, tuple[nft.NftRule, ...]] | None:
+        """The rules with a comment in each chain of an nftables table, or None when there is no such table."""
         done = self._ask(("nft", "--json", "list", "table", family, table), None)
         if done.status:
             if "No such file or directory" not in done.err:
                 self.unknown.append(f"nft list table {family} {table}: {done.err.strip() or done.status}")
             return None
-        chains = nft.ruleset(done.out).get((family, table), {})
+        chains = nft.ruleset(done.out, comment).get((family, table), {})
         return {name: chain.rules for name, chain in chains.items()}
 
     def nft_ruleset(self) -> nft.Ruleset | None:
@@ -182,8 +182,7 @@ class Facts:
             if "No such file or directory" not in done.err:
                 self.unknown.append(f"nft list chain {family} {table} {chain}: {done.err.strip() or done.status}")
             return None
-        entries = (entry.get("rule") for entry in json.loads(done.out)["nftables"])
-        return {rule["handle"]: rule.get("comment", "") for rule in entries if rule}
+        return nft.comments(done.out)
 
     def sysctl(self, path: str) -> str | None:
         """The value of a kernel setting of the node, by its path below /proc/sys, or None."""

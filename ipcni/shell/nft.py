@@ -1,8 +1,5 @@
 """What `nft --json list …` prints, as far as plugins ask for it."""
 
-import json
-from typing import Any
-
 import msgspec
 
 
@@ -28,24 +25,64 @@ class NftChain(msgspec.Struct, frozen=True):
 Ruleset = dict[tuple[str, str], dict[str, NftChain]]  # by family and table, then by chain
 
 
-def ruleset(text: str) -> Ruleset:
-    """The tables listed."""
-    entries = json.loads(text)["nftables"]
+class _Rule(msgspec.Struct, frozen=True):
+    family: str
+    table: str
+    chain: str
+    handle: int
+    comment: str = ""
+    expr: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+class _Chain(msgspec.Struct, frozen=True):
+    family: str
+    table: str
+    name: str
+    type: str = ""
+    hook: str = ""
+    policy: str = ""
+
+
+class _Table(msgspec.Struct, frozen=True):
+    family: str
+    name: str
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    table: _Table | None = None
+    chain: _Chain | None = None
+    rule: _Rule | None = None
+
+
+class _Listing(msgspec.Struct, frozen=True):
+    nftables: tuple[_Entry, ...]
+
+
+def ruleset(text: str, comment: str | None = None) -> Ruleset:
+    """The tables listed, of whose rules those with this comment. A node may have thousands: only what is asked for is looked into."""
+    entries = msgspec.json.decode(text, type=_Listing).nftables
     rules: dict[tuple[str, str, str], list[NftRule]] = {}
-    for rule in (entry["rule"] for entry in entries if "rule" in entry):
-        rules.setdefault((rule["family"], rule["table"], rule["chain"]), []).append(_rule(rule))
-    found: Ruleset = {(table["family"], table["name"]): {} for table in (entry["table"] for entry in entries if "table" in entry)}
-    for chain in (entry["chain"] for entry in entries if "chain" in entry):
-        where = chain["family"], chain["table"]
-        base = {key: chain.get(key, "") for key in ("type", "hook", "policy")}
-        found.setdefault(where, {})[chain["name"]] = NftChain(tuple(rules.get((*where, chain["name"]), ())), **base)
+    for rule in (entry.rule for entry in entries if entry.rule):
+        if comment is None or rule.comment == comment:
+            rules.setdefault((rule.family, rule.table, rule.chain), []).append(_rule(rule))
+    found: Ruleset = {(table.family, table.name): {} for table in (entry.table for entry in entries if entry.table)}
+    for chain in (entry.chain for entry in entries if entry.chain):
+        where = chain.family, chain.table
+        mine = tuple(rules.get((*where, chain.name), ()))
+        found.setdefault(where, {})[chain.name] = NftChain(mine, chain.type, chain.hook, chain.policy)
     return found
 
 
-def _rule(rule: dict[str, Any]) -> NftRule:
+def comments(text: str) -> dict[int, str]:
+    """Handle and comment of each rule listed."""
+    entries = msgspec.json.decode(text, type=_Listing).nftables
+    return {entry.rule.handle: entry.rule.comment for entry in entries if entry.rule}
+
+
+def _rule(rule: _Rule) -> NftRule:
     matches: dict[str, str] = {}
     dnat = jump = ""
-    for statement in rule["expr"]:
+    for statement in msgspec.json.decode(rule.expr):
         match statement:
             case {
                 "match": {
@@ -61,4 +98,4 @@ def _rule(rule: dict[str, Any]) -> NftRule:
                 dnat = address
             case {"jump": {"target": target}}:
                 jump = target
-    return NftRule(rule["handle"], rule.get("comment", ""), matches, dnat, jump)
+    return NftRule(rule.handle, rule.comment, matches, dnat, jump)
