@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipcni.model import Netns, Plan, Step
-from ipcni.shell.batch import Batch, coalesce, failed_line
+from ipcni.shell.batch import Batch, coalesce, guilty
 
 POD = Netns("/run/netns/pod")
 
@@ -69,8 +69,10 @@ def test_nothing_is_lost_and_nothing_moves(steps: list[Step]) -> None:
 
 
 def test_the_guilty_line_is_named() -> None:
-    assert failed_line("RTNETLINK answers: File exists\nCommand failed -:3\n") == 2
-    assert failed_line('Error: argument "x" is wrong\n') is None
+    plan = (step("ip link add a"), step("ip link set x up"), step("ip addr add y"))
+    assert guilty(plan, "RTNETLINK answers: File exists\nCommand failed -:3\n") == 2
+    assert guilty(plan, 'Error: argument "x" is wrong\n') == 1
+    assert guilty(plan, "ip: no such thing\nCommand failed -:7\n") == 0
 
 
 def test_a_batch_of_files_and_settings_is_no_process() -> None:

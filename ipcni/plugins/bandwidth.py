@@ -13,6 +13,7 @@ from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, Result
 from ipcni.shell.facts import read
+from ipcni.shell.iproute import Link
 from ipcni.shell.render import render
 
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
@@ -57,25 +58,28 @@ def _host_end(req: Request, host: Host, prev: Result) -> tuple[str, int]:
     """The other end of the pod's link, and its MTU. Raises CniError where the pod's link is no veth, or the result doesn't know the end."""
     if not prev.interfaces:
         raise CniError("no interfaces provided", details="prevResult has no `interfaces`")
-    link = host.facts.link(req.ifname, req.netns)
     on_node = [each.name for each in prev.interfaces if not each.sandbox]
     if not host.live and on_node:  # there is none yet: it will be the one that is called like a veth
+        link = host.facts.link(req.ifname, req.netns)
         return next((name for name in on_node if name.startswith("veth")), on_node[-1]), link.mtu if link else _DEFAULT_MTU
-    what = f"container interface {req.ifname} has no veth peer"
-    if link is None:
-        raise CniError(f'{what}: could not look up "{req.ifname}": Link not found')
-    if link.kind != "veth":
-        raise CniError(
-            f'{what}: interface "{req.ifname}" was not a veth interface', details=f"it is a {link.kind or 'physical'} link"
-        )
+    index = host.facts.peer(req.ifname, req.netns)
+    if not index:
+        raise _no_veth(req.ifname, host.facts.link(req.ifname, req.netns))
     for name in on_node:
-        if read(f"/sys/class/net/{name}/ifindex") == str(link.peer_index):
+        if read(f"/sys/class/net/{name}/ifindex") == str(index):
             return name, int(read(f"/sys/class/net/{name}/mtu") or _DEFAULT_MTU)
-    if any(read(f"/sys/class/net/{name}/ifindex") == str(link.peer_index) for name in os.listdir("/sys/class/net")):
+    if any(read(f"/sys/class/net/{name}/ifindex") == str(index) for name in os.listdir("/sys/class/net")):
         raise CniError(
             "no veth peer of container interface found in host ns", details="prevResult does not list it among its `interfaces`"
         )
-    raise CniError(f"veth peer with index {link.peer_index} is not in host ns")
+    raise CniError(f"veth peer with index {index} is not in host ns")
+
+
+def _no_veth(ifname: str, link: Link | None) -> CniError:
+    what = f"container interface {ifname} has no veth peer"
+    if link is None:
+        return CniError(f'{what}: could not look up "{ifname}": Link not found')
+    return CniError(f'{what}: interface "{ifname}" was not a veth interface', details=f"it is a {link.kind or 'physical'} link")
 
 
 def delete(req: Request, host: Host) -> None:

@@ -129,7 +129,16 @@ def _restore_word(word: str) -> str:
     return f'"{escaped}"'
 
 
-def failed_line(stderr: str) -> int | None:
-    """Which line of an `ip -batch` or `tc -batch`, counted from 0, the error text blames, if it says."""
+def guilty(steps: Plan, stderr: str) -> int:
+    """Which of the steps, counted from 0, an `ip -batch` or `tc -batch` complains of.
+
+    A malformed word ends the tool without a word on the line: then it is the step that holds it, or the first.
+    """
     match = _FAILED_LINE.search(stderr)
-    return int(match[1]) - 1 if match else None
+    if match and int(match[1]) <= len(steps):
+        return int(match[1]) - 1
+    return next((at for at, step in enumerate(steps) if _holds(step, stderr)), 0)
+
+
+def _holds(step: Step, stderr: str) -> bool:
+    return any(f'"{word}"' in stderr or f"'{word}'" in stderr for word in step.argv)

@@ -13,6 +13,7 @@ from ipcni.shell import files
 from ipcni.shell.iproute import Address, Link, LinkData, LinkInfo
 
 _FLAGS, _MTU, _HWADDR, _TXQLEN, _CONF, _NETMASK = 0x8913, 0x8921, 0x8927, 0x8942, 0x8912, 0x891B  # SIOCGIF…
+_ETHTOOL, _DRIVER, _STRINGS, _STATISTICS = 0x8946, 0x03, 0x1B, 0x1D  # SIOCETHTOOL, ETHTOOL_G…
 _IFREQ = 40  # bytes of a struct ifreq: a name of 16, and a union
 _NAMES = {0x1: "UP", 0x8: "LOOPBACK", 0x100: "PROMISC", 0x200: "ALLMULTI"}
 _SCOPES = {0x00: "global", 0x10: "host", 0x20: "link", 0x40: "site"}  # of if_inet6
@@ -54,6 +55,28 @@ def bridge(name: str) -> Link | None:
     except OSError:  # gone meanwhile
         return None
     return msgspec.structs.replace(link, promiscuity=int(promiscuous), linkinfo=LinkInfo("bridge", data))
+
+
+def peer(name: str) -> int:
+    """The index of the other end of the veth of that name in this thread's namespace, by its statistics (veth(4)); 0 where there is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asker:
+
+        def ask(head: bytes, size: int) -> bytes:
+            room = array.array("B", head.ljust(size, b"\0"))
+            fcntl.ioctl(asker, _ETHTOOL, struct.pack("16sP16x", name.encode(), room.buffer_info()[0]))
+            return room.tobytes()
+
+        try:
+            driver = ask(struct.pack("I", _DRIVER), 196)  # struct ethtool_drvinfo
+            count = struct.unpack_from("I", driver, 180)[0]
+            if driver[4:36].rstrip(b"\0") != b"veth":
+                return 0
+            names = ask(struct.pack("III", _STRINGS, 1, count), 12 + 32 * count)[12:]
+            values = struct.unpack_from(f"{count}Q", ask(struct.pack("II", _STATISTICS, count), 8 + 8 * count), 8)
+        except OSError:
+            return 0
+    known: dict[bytes, int] = {names[32 * at : 32 * at + 32].rstrip(b"\0"): value for at, value in enumerate(values)}
+    return known.get(b"peer_ifindex", 0)
 
 
 def _of_vlans(path: str) -> int:

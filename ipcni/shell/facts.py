@@ -5,16 +5,17 @@ import os
 import re
 import shlex
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from ipcni.errors import CniError
 from ipcni.model import Done, Family, Netns
 from ipcni.shell import devices, files, nft
+from ipcni.shell.inside import inside
 from ipcni.shell.iproute import Filter, Link, Policy, Qdisc, Route
-from ipcni.shell.signals import undisturbed
 
+T = TypeVar("T")
 Ask = Callable[[tuple[str, ...], Netns | None], Done]
 
 _NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
@@ -91,14 +92,18 @@ class Facts:
 
     def device(self, name: str, netns: Netns) -> Link | None:
         """A link of a pod, without starting a process, and without what only `link` finds out (see devices.device)."""
-        with undisturbed():
-            from ipcni.shell.inside import inside
+        return self._inside(netns, lambda: devices.device(name), None)
 
+    def peer(self, name: str, netns: Netns) -> int:
+        """The index of the other end of a pod's veth, without starting a process; 0 where it is no veth."""
+        return self._inside(netns, lambda: devices.peer(name), 0)
+
+    def _inside(self, netns: Netns, ask: Callable[[], T], otherwise: T) -> T:
         try:
-            return inside(netns, lambda: devices.device(name))
+            return inside(netns, ask)
         except OSError as problem:
             self.unknown.append(f"{problem.filename}: {problem.strerror}")
-            return None
+            return otherwise
 
     def links(self, netns: Netns | None = None) -> dict[str, Link]:
         """All links by name (a name is given without the `@peer` behind it)."""
@@ -190,15 +195,8 @@ class Facts:
 
     def sysctls(self, paths: list[str], netns: Netns) -> dict[str, str]:
         """Those of a pod's kernel settings that can be read, by their paths below /proc/sys."""
-        with undisturbed():
-            from ipcni.shell.inside import inside
-
-        try:
-            found = inside(netns, lambda: {path: self.sysctl(path) for path in paths})
-        except OSError as problem:
-            self.unknown.append(f"{problem.filename}: {problem.strerror}")
-            return {}
-        return {path: value for path, value in found.items() if value is not None}
+        values: list[str | None] = self._inside(netns, lambda: [self.sysctl(path) for path in paths], [])
+        return {path: value for path, value in zip(paths, values, strict=False) if value is not None}
 
     def makes(self, link: str) -> bool:
         """Whether the kernel has links of that kind (and options); tried in a namespace that is gone with the question."""

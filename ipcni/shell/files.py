@@ -7,7 +7,6 @@ import os
 import time
 
 from ipcni.model import Done, Step
-from ipcni.shell.signals import undisturbed
 
 
 def perform(step: Step) -> Done:
@@ -114,27 +113,17 @@ def _cat(step: Step) -> str:
 
 
 def _sysctl(step: Step) -> str:
-    """sysctl -qw PATH=VALUE, in the pod's namespace maybe"""
+    """sysctl -qw PATH=VALUE, in the namespace of this thread"""
     key, _, value = step.argv[2].partition("=")
-
-    def write() -> None:
-        path = f"/proc/sys/{key}"
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, os.fsencode(f"{value}\n"))
-        except OSError as problem:
-            problem.filename = path
-            raise
-        finally:
-            os.close(fd)
-
-    if step.netns:
-        with undisturbed():
-            from ipcni.shell.inside import inside
-
-        inside(step.netns, write)
-    else:
-        write()
+    path = f"/proc/sys/{key}"
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, os.fsencode(f"{value}\n"))
+    except OSError as problem:
+        problem.filename = path
+        raise
+    finally:
+        os.close(fd)
     return ""
 
 

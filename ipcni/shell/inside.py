@@ -1,15 +1,14 @@
 """Work in a pod's namespace without starting a program: a thread goes there, for namespaces are threads' (setns(2), decision 0007)."""
 
-import ctypes
+import functools
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ipcni.model import Netns
 from ipcni.shell.threads import meanwhile
 
 _CLONE_NEWNET = 0x40000000
-_setns = ctypes.CDLL(None, use_errno=True).setns
 T = TypeVar("T")
 
 
@@ -20,9 +19,7 @@ def inside(netns: Netns, act: Callable[[], T]) -> T:
     def work() -> None:
         fd = os.open(netns.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            if _setns(fd, _CLONE_NEWNET):
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number), netns.path)
+            _enter(fd, netns.path)
         finally:
             os.close(fd)
         found.append(act())
@@ -30,3 +27,18 @@ def inside(netns: Netns, act: Callable[[], T]) -> T:
     with meanwhile(work):
         pass
     return found[0]
+
+
+def _enter(fd: int, path: str) -> None:
+    import ctypes  # 4 ms, and not every call is for a pod
+
+    if _library().setns(fd, _CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+
+
+@functools.cache
+def _library() -> Any:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)

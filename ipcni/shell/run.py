@@ -15,6 +15,7 @@ from ipcni.shell import batch as batches
 from ipcni.shell import files
 from ipcni.shell.batch import Batch
 from ipcni.shell.facts import Facts, busy
+from ipcni.shell.inside import inside
 from ipcni.shell.locks import locked
 from ipcni.shell.process import OUT_OF_TIME, Shell, process, search_path
 from ipcni.shell.signals import undisturbed
@@ -103,11 +104,7 @@ class Runner:
     # -- doing
 
     def do(self, plan: Plan, *, keep_going: bool = False) -> list[StepFailed]:
-        """Runs the steps in order.
-
-        A failure ends the plan and is raised; with `keep_going` (removals) the rest is run all the same and the failures
-        are returned.
-        """
+        """Runs the steps in order. A failure ends that and is raised; with `keep_going` (removals) the rest is run and failures are returned."""
         failures: list[StepFailed] = []
         for batch in batches.coalesce(plan):
             try:
@@ -176,10 +173,7 @@ class Runner:
     def _batch(self, batch: Batch, failures: list[StepFailed] | None) -> None:
         match batch.carrier:
             case "file":
-                for step in batch.steps:
-                    # A file that is made is one that is undone, or it is not made.
-                    with undisturbed() if step.until is None else contextlib.nullcontext():
-                        self._one(step, files.perform, failures)
+                self._files(batch, failures)
             case "ip" | "tc" | "bridge":
                 self._lines(batch, failures)
             case "iptables" | "nft":
@@ -187,6 +181,20 @@ class Runner:
             case _:
                 for step in batch.steps:
                     self._one(step, self._execute, failures)
+
+    def _files(self, batch: Batch, failures: list[StepFailed] | None) -> None:
+        """Files, and settings, those of a pod in its namespace. What is made is noted for undoing, or it is not made."""
+
+        def act(perform: Callable[[Step], Done] = files.perform) -> None:
+            for step in batch.steps:
+                with undisturbed() if step.until is None else contextlib.nullcontext():
+                    self._one(step, perform, failures)
+
+        try:
+            inside(batch.netns, act) if batch.netns else act()
+        except OSError as problem:  # there is no such namespace
+            failure = Done(1, "", f"{problem.filename}: {problem.strerror}", 0)
+            act(lambda _: failure)
 
     def _one(self, step: Step, act: Callable[[Step], Done], failures: list[StepFailed] | None) -> None:
         if self._unneeded(step):
@@ -228,10 +236,7 @@ class Runner:
             if done.status == 0:
                 self._undo += steps
                 return
-            at = batches.failed_line(done.err)
-            if at is None or at >= len(steps):
-                # A malformed word ends the tool without a word on the line: blame the step that holds it.
-                at = next((i for i, step in enumerate(steps) if _holds(step, done.err)), 0)
+            at = batches.guilty(steps, done.err)
             self._undo += steps[:at]
             self._judge(steps[at], done, failures)
             steps = steps[at + 1 :]
@@ -320,7 +325,3 @@ def _busy(tool: str, done: Done) -> bool:
 def _cut_short(status: int) -> bool:
     """Whether a command was killed: it may have done what it was to do, or not."""
     return status == OUT_OF_TIME or status < 0
-
-
-def _holds(step: Step, stderr: str) -> bool:
-    return any(f'"{word}"' in stderr or f"'{word}'" in stderr for word in step.argv)

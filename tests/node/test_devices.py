@@ -58,6 +58,10 @@ def test_devices(links: Node) -> None:
     for name in ("br1", "veth1", "veth2", "lo"):
         assert plain(facts.device(name, there)) == plain(facts.link(name, there))
     assert facts.device("none", there) is None
+    links_there = facts.links(there)
+    for name, other in (("veth1", "veth2"), ("veth2", "veth1")):
+        assert facts.peer(name, there) == links_there[other].ifindex
+    assert [facts.peer(name, there) for name in ("br1", "lo", "none")] == [0, 0, 0]
     assert facts.unknown == []
     assert facts.device("lo", Netns("/run/netns/no-such")) is None
     assert facts.unknown == ["/run/netns/no-such: No such file or directory"]
