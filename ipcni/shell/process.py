@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 STANDARD_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 OUT_OF_TIME = 124  # the status of timeout(1)
+_NOT_FOUND = 127  # sh(1)
 _GRACE = 5  # seconds
 _LAST_WORDS = 8  # lines
 _ANY_STATUS = tuple(range(-64, 256))
@@ -46,7 +47,7 @@ def process(argv: tuple[str, ...], stdin: str | bytes, env: Mapping[str, str], t
     started = time.monotonic()
     path = argv[0] if "/" in argv[0] else shutil.which(argv[0], path=env.get("PATH", ""))
     if path is None:
-        return Done(127, "", f"{argv[0]}: not found in {env.get('PATH')}", 0)
+        return Done(_NOT_FOUND, "", f"{argv[0]}: not found in {env.get('PATH')}", 0)
     late = threading.Event()
     # A signal between fork and the moment that there is something to wait for would leave a program behind that nobody stops.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, TOLD_TO_STOP)
@@ -131,8 +132,6 @@ class Shell:
         """
         sh = load()
         started = time.monotonic()
-        if "/" not in argv[0] and shutil.which(argv[0], path=path) is None:
-            return Done(127, "", f"{argv[0]}: not found in {path}", 0)
         if self._running is not None and (self._ended() if self._warm else not keep <= self._held):
             self.stop()
         try:
@@ -157,6 +156,8 @@ class Shell:
             self._kill(signal.SIGTERM)
             raise
         out, err = self._told(self._out), self._told(self._err)
+        if status == _NOT_FOUND and "/" not in argv[0] and shutil.which(argv[0], path=path) is None:
+            return Done(status, "", f"{argv[0]}: not found in {path}", _ms(started))
         if status == OUT_OF_TIME:
             return Done(OUT_OF_TIME, out, err + f"{argv[0]}: killed after {timeout:g} s (command_timeout)", _ms(started))
         return Done(status, out, err, _ms(started))

@@ -102,6 +102,7 @@ def load_all() -> None:
         _environment().get_template(name)
 
 
+@functools.lru_cache(64)  # what all pods share reads the same each time
 def parse(text: str, where: str) -> Plan:
     """A rendered template as steps. Lines end at a newline and nowhere else."""
     steps: list[Step] = []
@@ -139,7 +140,7 @@ def _redirect(line: str) -> tuple[list[str], str]:
 
 
 def _split(line: str) -> list[str]:
-    """As a shell does; most lines have nothing to unquote, and shlex looks at every character (1 ms of a bridge ADD)."""
+    """As a shell does; most lines have nothing to unquote, and shlex looks at every character."""
     return shlex.split(line) if _QUOTED.search(line) else line.split()
 
 

@@ -42,7 +42,7 @@ class Runner:
         self._shell = shell or Shell()
         self.facts = Facts(self.ask)
         self.log: list[dict[str, object]] = []
-        self._path = search_path(env)
+        self._path, self._tools = search_path(env), dict[str, bool]()
         self._plugin: list[str] = []
         self._undo: list[Step | Callable[[], object]] = []
         self._undoing = False
@@ -301,7 +301,9 @@ class Runner:
 
     def has(self, tool: str) -> bool:
         """Whether there is such a program."""
-        return shutil.which(tool, path=self._path) is not None
+        if tool not in self._tools:
+            self._tools[tool] = shutil.which(tool, path=self._path) is not None
+        return self._tools[tool]
 
     def _note(self, argv: tuple[str, ...], stdin: str, done: Done, steps: list[Step], *, look: bool = False) -> None:
         entry: dict[str, object] = {"plugin": self._name, "argv": argv, "status": done.status, "ms": done.ms}
