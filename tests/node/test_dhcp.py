@@ -65,6 +65,23 @@ def test_a_lease_and_its_release(node: Node, server: Server, daemon: Daemon) -> 
     node.call("DEL", bridge(daemon)).ok()
 
 
+def test_macvlan_with_the_servers_wire_as_its_master(node: Node, server: Server, daemon: Daemon) -> None:
+    """As most do who have macvlan: the pod is one more machine on the network of the node's own link."""
+    node.run("ip", "link", "add", "mst", "type", "veth", "peer", "name", "port")
+    node.run("ip", "link", "set", "mst", "up")
+    node.run("ip", "link", "set", "port", "master", "lan", "up")
+    config = {**conf(daemon), "type": "macvlan", "master": "mst"}
+    pod = node.pod()
+    result = node.call("ADD", config, pod).ok()
+    assert [(ip["address"], ip["gateway"], ip["interface"]) for ip in result["ips"]] == [("192.168.1.5/24", "192.168.1.1", 0)]
+    server.settled({"192.168.1.5": "cid1/lan/eth0"})
+    pod.run("ping", "-c", "1", "-W", "2", "192.168.1.1")
+    node.call("CHECK", {**config, "prevResult": result}, pod).ok()
+    node.call("DEL", {**config, "prevResult": result}, pod).ok()
+    server.settled({})
+    assert (held(node), clients(pod), [link["ifname"] for link in pod.ip("link")]) == ([], [], ["lo"])
+
+
 @pytest.mark.parametrize("version", ["0.1.0", "0.3.1", "0.4.0", "1.0.0"])
 def test_answers_in_every_layout(node: Node, server: Server, daemon: Daemon, version: str) -> None:
     pod = wired(node)
