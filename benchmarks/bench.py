@@ -7,7 +7,7 @@
     sudo .venv/bin/python benchmarks/bench.py ports               portmap with 0 to 1,000 published pods
     sudo .venv/bin/python benchmarks/bench.py memory              the server's memory after so many pods
 
---rounds N, --only TEXT (chains whose name has it), --json, --svg FILE (of the first; needs matplotlib, the extra `bench`).
+--rounds N, --only TEXT (chains whose name has it), --json, --svg FILE (of the first; needs pygal, the extra `bench`).
 """
 
 import argparse
@@ -232,24 +232,15 @@ def _quartiles(key: str) -> bool:
 
 def plot(rows: list[Row], path: str) -> None:
     """Medians as bars, quartiles as lines on them."""
-    import matplotlib as mpl
+    import pygal
 
-    mpl.use("svg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(12, 0.6 * len(rows) + 1.5), sharey=True)
-    for axis, verb in zip(axes, ("ADD", "DEL"), strict=True):
-        for index, name in enumerate(NAMES):
-            found = [row[f"{verb} {name}"] for row in rows]
-            place = [at + (index - 1) * 0.27 for at in range(len(rows))]
-            spread = [[mid - low for low, mid, _ in found], [high - mid for _, mid, high in found]]
-            axis.barh(place, [mid for _, mid, _ in found], 0.25, xerr=spread, label=name)
-        axis.set_title(f"{verb}, ms")
-        axis.set_yticks(range(len(rows)), [row["chain"] for row in rows])
-        axis.invert_yaxis()
-    axes[1].legend()
-    figure.tight_layout()
-    figure.savefig(path)
+    lines = [(row, verb) for row in rows for verb in ("ADD", "DEL")]
+    chart = pygal.HorizontalBar(title="ms", js=(), width=1000, height=80 + 60 * len(lines), legend_at_bottom=True)
+    chart.x_labels = [f"{row['chain']}, {verb}" for row, verb in lines]
+    for name in NAMES:
+        found = [row[f"{verb} {name}"] for row, verb in lines]
+        chart.add(name, [{"value": mid, "ci": {"low": low, "high": high}} for low, mid, high in found])
+    chart.render_to_file(path)
 
 
 def main() -> None:
