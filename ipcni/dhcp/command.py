@@ -20,6 +20,7 @@ from ipcni.shell.locks import locked
 
 _PASSED = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 _HANDOVER = 10  # seconds for the daemon before to end
+_DEAF = 1.0  # seconds: a signal that comes just before the waiting begins, or to another thread, does not end it
 _UNITS = {"h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
 _HELP, _WRONG, _FAILED = 0, 2, 1
@@ -132,9 +133,11 @@ def _run(flags: Flags, own: Settings, env: Mapping[str, str], say: Say) -> int:
             listener = _listen(path)
             made.append(path)
         daemon.start()
+        listener.settimeout(_DEAF)
         while True:
-            connection, _ = listener.accept()
-            threading.Thread(target=_serve, args=(connection, daemon, say), daemon=True).start()
+            with contextlib.suppress(TimeoutError):
+                connection, _ = listener.accept()
+                threading.Thread(target=_serve, args=(connection, daemon, say), daemon=True).start()
     except Interrupted:
         return 0
     except CniError as error:

@@ -1,6 +1,7 @@
 """dhcp and its daemon, with dnsmasq as the server (IPAM sheet 4)."""
 
 import concurrent.futures
+import ctypes
 import json
 import os
 import pathlib
@@ -535,6 +536,15 @@ def test_a_daemon_that_does_not_start(node: Node, argv: tuple[str, ...], status:
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr.startswith(message)
     assert status != 1 or len(done.stderr.splitlines()) == 1
+
+
+def test_a_signal_that_another_thread_takes_ends_the_daemon(node: Node) -> None:
+    """The kernel may hand it to any of them, and the one that waits for calls does not notice."""
+    with running(node) as each:
+        first, *others = sorted(int(number) for number in os.listdir(f"/proc/{each.process.pid}/task"))
+        assert first == each.process.pid
+        assert ctypes.CDLL(None).tgkill(first, others[0], signal.SIGTERM) == 0
+        assert each.process.wait(5) == 0
 
 
 def test_the_socket_is_taken(node: Node, daemon: Daemon, tmp_path: pathlib.Path) -> None:
