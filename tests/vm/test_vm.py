@@ -61,7 +61,7 @@ def test_what_this_kernel_lacks(request: pytest.FixtureRequest, record_property:
             "--basetemp=/tmp/pytest",
             "--durations=5",
         ),
-        "--way=one-shot",
+        f"--way={request.config.getoption('--way')}",
         *wanted,
     )
     closing = re.search(r"(\d+) passed in", said)
