@@ -41,7 +41,7 @@ def master(req: Request, host: Host, name: str, *, inside: bool) -> Link:
     """
     netns = req.netns if inside else None
     name = name or _default(host, netns)
-    link = host.facts.link(name, netns)
+    link = host.facts.device(name, netns) or host.facts.link(name, netns)
     if link is None:
         where = f"in {req.netns_path}" if inside else "on the node"
         raise CniError(
@@ -134,7 +134,7 @@ def delete(req: Request, host: Host, plugin: str, *, renamed: bool = True) -> No
         problems: list[CniError] = []
         plugin = ipam.release_by_link(req, host, plugin, problems)
         if req.netns_path and host.facts.netns_there(req.netns):
-            half = temporary(req) if renamed and host.facts.link(temporary(req), req.netns) else ""
+            half = temporary(req) if renamed and host.facts.device(temporary(req), req.netns) else ""
             plan = render("common/unmake.sh.j2", pod=req.netns, ifname=req.ifname, temporary=half)
             problems += host.do(plan, keep_going=True)
         ipam.release(req, host, plugin, problems)

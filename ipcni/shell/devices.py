@@ -13,6 +13,7 @@ from ipcni.shell import files
 from ipcni.shell.iproute import Address, Link, LinkData, LinkInfo
 
 _FLAGS, _MTU, _HWADDR, _TXQLEN, _CONF, _NETMASK = 0x8913, 0x8921, 0x8927, 0x8942, 0x8912, 0x891B  # SIOCGIF…
+_INDEX, _NAME = 0x8933, 0x8910
 _ETHTOOL, _DRIVER, _STRINGS, _STATISTICS = 0x8946, 0x03, 0x1B, 0x1D  # SIOCETHTOOL, ETHTOOL_G…
 _IFREQ = 40  # bytes of a struct ifreq: a name of 16, and a union
 _NAMES = {0x1: "UP", 0x8: "LOOPBACK", 0x100: "PROMISC", 0x200: "ALLMULTI"}
@@ -20,16 +21,24 @@ _SCOPES = {0x00: "global", 0x10: "host", 0x20: "link", 0x40: "site"}  # of if_in
 
 
 def device(name: str) -> Link | None:
-    """The link of that name in this thread's namespace, without what only netlink knows: kind, master, peer, the details of addresses."""
+    """The link of that name in this thread's namespace, without what only netlink knows: kind, master, peer, the details of addresses.
+
+    None, too, for one that is called so by an alternative name longer than names are.
+    """
+    if len(os.fsencode(name)) > 15 or ":" in name:  # the kernel would take what is in front
+        return None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asker:
 
         def ask(what: int) -> bytes:
-            return fcntl.ioctl(asker, what, name.encode().ljust(_IFREQ, b"\0"))[16:]
+            return fcntl.ioctl(asker, what, os.fsencode(name).ljust(_IFREQ, b"\0"))[16:]
 
         try:
+            index = ask(_INDEX)[:4]
+            name = os.fsdecode(fcntl.ioctl(asker, _NAME, (bytes(16) + index).ljust(_IFREQ, b"\0"))[:16].rstrip(b"\0"))
             flags = int.from_bytes(ask(_FLAGS)[:2], "little")
             return Link(
                 name=name,
+                ifindex=int.from_bytes(index, "little"),
                 mac=ask(_HWADDR)[2:8].hex(":"),
                 mtu=int.from_bytes(ask(_MTU)[:4], "little"),
                 txqlen=int.from_bytes(ask(_TXQLEN)[:4], "little"),
@@ -63,7 +72,7 @@ def peer(name: str) -> int:
 
         def ask(head: bytes, size: int) -> bytes:
             room = array.array("B", head.ljust(size, b"\0"))
-            fcntl.ioctl(asker, _ETHTOOL, struct.pack("16sP16x", name.encode(), room.buffer_info()[0]))
+            fcntl.ioctl(asker, _ETHTOOL, struct.pack("16sP16x", os.fsencode(name), room.buffer_info()[0]))
             return room.tobytes()
 
         try:

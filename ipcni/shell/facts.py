@@ -90,9 +90,9 @@ class Facts:
         """The bridge of that name on the node, without starting a process, or None: there may be a link of another kind."""
         return devices.bridge(name)
 
-    def device(self, name: str, netns: Netns) -> Link | None:
-        """A link of a pod, without starting a process, and without what only `link` finds out (see devices.device)."""
-        return self._inside(netns, lambda: devices.device(name), None)
+    def device(self, name: str, netns: Netns | None = None) -> Link | None:
+        """A link, without starting a process, and without what only `link` finds out (see devices.device)."""
+        return self._inside(netns, lambda: devices.device(name), None) if netns else devices.device(name)
 
     def peer(self, name: str, netns: Netns) -> int:
         """The index of the other end of a pod's veth, without starting a process; 0 where it is no veth."""

@@ -35,7 +35,7 @@ class Imagined(Facts):
                     return self._link(name, words, step.netns)
         return super().link(name, netns)
 
-    def device(self, name: str, netns: Netns) -> Link | None:
+    def device(self, name: str, netns: Netns | None = None) -> Link | None:
         """A pod's link as the script makes it, if it does."""
         return self.link(name, netns)
 

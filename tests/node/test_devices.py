@@ -28,6 +28,8 @@ LINKS = (
     "addr add fd00:9::1/64 dev br1 nodad",
     "link add veth1 address 02:00:00:00:00:07 txqueuelen 77 type veth peer name veth2",
     "link set veth1 allmulticast on",
+    "link property add dev veth1 altname other",
+    "link property add dev veth1 altname another-and-longer",
     "link set lo up",
 )
 BRIDGES = """
@@ -42,7 +44,7 @@ def plain(link: Link | None) -> tuple[object, ...]:
     assert link
     flags = {flag for flag in link.flags if flag in ("UP", "LOOPBACK", "PROMISC", "ALLMULTI")}
     addresses = sorted((each.text, each.family, each.scope) for each in link.addresses)
-    return link.name, link.mac, link.mtu, link.txqlen, flags, addresses
+    return link.name, link.ifindex, link.mac, link.mtu, link.txqlen, flags, addresses
 
 
 @pytest.fixture
@@ -57,7 +59,9 @@ def test_devices(links: Node) -> None:
     there = Netns(f"/run/netns/{links.name}")
     for name in ("br1", "veth1", "veth2", "lo"):
         assert plain(facts.device(name, there)) == plain(facts.link(name, there))
-    assert facts.device("none", there) is None
+    assert facts.device("other", there) == facts.device("veth1", there), "what has two names is known by its own"
+    for name in ("none", "veth1:0", "another-and-longer"):
+        assert facts.device(name, there) is None
     links_there = facts.links(there)
     for name, other in (("veth1", "veth2"), ("veth2", "veth1")):
         assert facts.peer(name, there) == links_there[other].ifindex
