@@ -12,7 +12,7 @@ import pytest
 from ipcni import install
 from ipcni.errors import CniError
 from ipcni.protocol import delegate
-from tests.lab import BIN, GO, Node, run
+from tests.lab import BIN, GO, ROOT, Node, run
 
 OURS = ("bridge", "flannel", "host-local", "loopback", "portmap", "static")
 BOTH = sorted(set(install.plugins()) & {path.name for path in GO.iterdir()})
@@ -60,6 +60,16 @@ def test_an_installed_plugin_works(node: Node, folder: pathlib.Path) -> None:
     (record,) = node.journal()
     assert {"host-local", "bridge"} == {command["plugin"] for command in record["commands"]}, "the delegate is known as ours"
     node.call("DEL", conf, pod, bin_dir=folder).ok()
+
+
+def test_installing_compiles_all_templates(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """So that no pod waits for it."""
+    package = tmp_path / "lib" / "ipcni"
+    shutil.copytree(ROOT / "ipcni", package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from ipcni import install; install.install(sys.argv[2])"
+    run(str(BIN / ".venv/bin/python3"), "-c", code, str(package.parent), str(folder))
+    templates = list((package / "templates").rglob("*.j2"))
+    assert len(list((package / "templates" / "__pycache__").iterdir())) == len(templates) > 50
 
 
 def test_again_changes_nothing(folder: pathlib.Path) -> None:
