@@ -85,7 +85,7 @@ def gateway(host: Host, bridge: Link, vlan: int, *, preserve: bool) -> Link:
         with host.locked(f"link-{name}"):
             link = host.facts.link(name)
             if not _ready(link, made):
-                host.do(_gateway_plan(bridge, made, vlan, preserve=preserve))
+                host.do(_gateway_plan(host, bridge, made, vlan, preserve=preserve))
                 link = made
     return link or made
 
@@ -95,8 +95,16 @@ def _ready(link: Link | None, made: Link) -> bool:
     return link is not None and (link.up or link.mac != made.mac)
 
 
-def _gateway_plan(bridge: Link, link: Link, vlan: int, *, preserve: bool) -> Plan:
+def _gateway_plan(host: Host, bridge: Link, link: Link, vlan: int, *, preserve: bool) -> Plan:
     peer = names.vlan_peer(link.name)
-    plan = render("bridge/vlan-gateway.sh.j2", link=link.name, mac=link.mac, peer=peer, bridge=bridge.name, mtu=bridge.mtu)
+    plan = render(
+        "bridge/vlan-gateway.sh.j2",
+        link=link.name,
+        mac=link.mac,
+        peer=peer,
+        peer_mac=names.mac(host.facts.machine_id(), "bridge", peer),
+        bridge=bridge.name,
+        mtu=bridge.mtu,
+    )
     plan += port(peer, bridge, vlan, (), preserve=preserve)
     return plan + render("bridge/vlan-gateway-up.sh.j2", link=link.name)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import time
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.kernel import PROBES
-from tests.lab import BIN, Node, Pod, run
+from tests.lab import BIN, ROOT, Node, Pod, run
 from tests.state import differences, settle, snapshot
 
 ENV = (
@@ -50,6 +51,33 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
     "bridge, dual stack gateway": [{**GATEWAY, "ipam": DUAL, "hairpinMode": True, "mtu": 1400}],
     "bridge, ipMasq": [{**GATEWAY, "ipam": DUAL, "ipMasq": True}],
     "bridge, ipMasq by nft": [{**GATEWAY, "ipam": DUAL, "ipMasq": True, "ipMasqBackend": "nftables"}],
+    "bridge, gateway of the range, dns": [
+        {
+            "type": "bridge",
+            "isGateway": True,
+            "forceAddress": True,
+            "dns": {"nameservers": ["192.0.2.53"]},
+            "ipam": {
+                "ranges": [
+                    [{"subnet": "10.7.0.0/24", "rangeStart": "10.7.0.20", "rangeEnd": "10.7.0.30", "gateway": "10.7.0.254"}]
+                ],
+                "resolvConf": "FOLDER/resolv.conf",
+            },
+        }
+    ],
+    "bridge, vlan": [{"type": "bridge", "isGateway": True, "vlan": 100, "preserveDefaultVlan": False, "ipam": V4}],
+    "bridge, trunk": [{"type": "bridge", "vlanTrunk": [{"minID": 100, "maxID": 105}, {"id": 7}], "ipam": V4}],
+    "bridge and static, routes": [
+        {
+            "type": "bridge",
+            "ipam": {
+                "type": "static",
+                "addresses": [{"address": "10.7.0.9/24", "gateway": "10.7.0.1"}],
+                "routes": [{"dst": "198.51.100.0/24"}],
+                "dns": {"nameservers": ["192.0.2.53"]},
+            },
+        }
+    ],
     "bridge, dad": [{**GATEWAY, "ipam": DUAL, "enabledad": True}],
     "bridge, promisc": [{"type": "bridge", "promiscMode": True, "ipam": V4}],
     "bridge, isolation and spoof check": [{"type": "bridge", "portIsolation": True, "macspoofchk": True, "ipam": V4}],
@@ -57,7 +85,11 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
     "bridge and portmap, no snat": [{**GATEWAY, "ipam": V4}, {**PORTMAP, "snat": False}],
     "bridge and portmap, masqAll": [{**GATEWAY, "ipam": V4}, {**PORTMAP, "masqAll": True, "markMasqBit": 5}],
     "bridge and portmap by nft": [{**GATEWAY, "ipam": DUAL}, {**PORTMAP, "backend": "nftables"}],
-    "bridge and portmap, conditions": [{**GATEWAY, "ipam": V4}, {**PORTMAP, "conditionsV4": ["!", "-s", "198.51.100.0/24"]}],
+    "bridge and portmap, conditions": [
+        {**GATEWAY, "ipam": DUAL},
+        {**PORTMAP, "conditionsV4": ["!", "-s", "198.51.100.0/24"], "conditionsV6": ["!", "-s", "2001:db8::/32"]},
+    ],
+    "bridge and portmap, another mark": [{**GATEWAY, "ipam": V4}, {**PORTMAP, "externalSetMarkChain": "MINE"}],
     "ptp": [{"type": "ptp", "ipam": PTP_V4}],
     "ptp, dual stack, ipMasq": [{"type": "ptp", "ipam": DUAL, "ipMasq": True, "mtu": 1400}],
     "ptp, ipMasq by nft, and portmap": [{"type": "ptp", "ipam": PTP_V4, "ipMasq": True, "ipMasqBackend": "nftables"}, PORTMAP],
@@ -108,6 +140,14 @@ CHILDREN: dict[str, list[dict[str, Any]]] = {
     "vlan": [{"type": "vlan", "master": "mst", "vlanId": 77, "mtu": 1300, "ipam": DUAL}],
     "dummy": [{"type": "dummy", "ipam": DUAL}],
     "tap": [{"type": "tap", "multiQueue": True, "mtu": 1400, "owner": 54321, "ipam": V4}],
+    "macvlan, in the pod": [{"type": "macvlan", "master": "inner", "linkInContainer": True, "dns": {"domain": "x"}, "ipam": V4}],
+    "ipvlan, in the pod": [{"type": "ipvlan", "master": "inner", "linkInContainer": True, "dns": {"domain": "x"}, "ipam": V4}],
+    "vlan, in the pod": [
+        {"type": "vlan", "master": "inner", "vlanId": 77, "linkInContainer": True, "dns": {"domain": "x"}, "ipam": V4}
+    ],
+    "tap, port of a bridge": [{"type": "tap", "bridge": "inside", "dns": {"domain": "x"}}],
+    "host-device, dns": [{"type": "host-device", "device": "mst", "dns": {"domain": "x"}, "ipam": V4}],
+    "ptp, dns": [{"type": "ptp", "dns": {"domain": "x"}, "ipam": PTP_V4}],
     "vrf": [{"type": "bridge", "ipam": ROUTED}, {"type": "vrf", "vrfname": "blue", "table": 42}],
     "host-device": [{"type": "host-device", "device": "mst", "ipam": DUAL}, TUNING],
     "host-device, by address": [{"type": "host-device", "hwaddr": "02:00:00:00:00:aa"}],
@@ -134,10 +174,45 @@ CHAINS |= {
     ],
     "bridge and sbr, table": [{"type": "bridge", "ipam": DUAL}, {"type": "sbr", "table": 5000}],
 }
+NEEDS = {"bridge, vlan": ["vlan_filtering", "vlan"], "bridge, trunk": ["vlan_filtering"]}
 NAMES = [
-    pytest.param(name, marks=[pytest.mark.kernel(each["type"]) for each in chain if each["type"] in PROBES])
+    pytest.param(
+        name,
+        marks=[
+            pytest.mark.kernel(each)
+            for each in (*NEEDS.get(name, ()), *(each["type"] for each in chain if each["type"] in PROBES))
+        ],
+    )
     for name, chain in CHAINS.items()
 ]
+# Documented keys without a chain: what they are about is not on a scratch node.
+ELSEWHERE = {
+    "dhcp": {"daemonSocketPath", "provide", "request", "priority"},  # a script ends where a daemon has to do the work
+    "firewall": {"firewalldZone"},  # firewalld
+    "host-device": {"kernelpath", "pciBusID"},  # devices of the machine
+    "host-local": {"dataDir"},  # every chain has one
+    "tap": {"selinuxContext"},  # SELinux
+}
+
+
+def keys(value: Any, kind: str) -> set[tuple[str, str]]:
+    """Plugin and key of everything in a configuration."""
+    if isinstance(value, list):
+        return {found for each in value for found in keys(each, kind)}
+    if not isinstance(value, dict):
+        return set()
+    if "ranges" in value or "subnet" in value:
+        kind = "host-local" if kind != "flannel" else kind
+    kind = value.get("type", kind)
+    return {(kind, key) for key in value} | {found for each in value.values() for found in keys(each, kind)}
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "plugins").glob("*.md")), ids=lambda page: page.stem)
+def test_every_documented_key_has_a_chain(page: pathlib.Path) -> None:
+    rows = [line.split("|")[1] for line in page.read_text().splitlines() if line.startswith("| `")]
+    documented = {name.split(".")[-1] for row in rows for name in re.findall(r"`([\w.]+)`", row)}
+    used = {key for kind, key in keys(list(CHAINS.values()), "") if kind == page.stem}
+    assert documented - used == ELSEWHERE.get(page.stem, set())
 
 
 def conflist(chain: list[dict[str, Any]], node: Node, version: str) -> pathlib.Path:
@@ -154,6 +229,7 @@ def conflist(chain: list[dict[str, Any]], node: Node, version: str) -> pathlib.P
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"cniVersion": version, "name": "n", "plugins": plugins}))
     (node.folder / "subnet.env").write_text(ENV)
+    (node.folder / "resolv.conf").write_text("nameserver 192.0.2.53\nsearch example.org\n")
     return path
 
 
@@ -211,29 +287,28 @@ def test_the_joined_script_does_so_too(chain: str, node: Node, other_node: Node)
     compared(chain, ["--as-run"], node, other_node)
 
 
+def veth(place: Node | Pod, name: str, peer: str, digit: str) -> None:
+    """A pair of links there."""
+    ends = [
+        word for end, last in ((name, "a"), (peer, "b")) for word in ("name", end, "address", f"02:00:00:00:00:{digit}{last}")
+    ]
+    place.run("ip", "link", "add", *ends[:4], "type", "veth", "peer", *ends[4:])
+
+
 def compared(chain: str, form: list[str], node: Node, other_node: Node) -> None:
     """ADD of a pod and its DEL, by the script on one node and by the plugins on the other."""
     version = "1.0.0"
     paths = [conflist(CHAINS[chain], each, version) for each in (node, other_node)]
     pods = [each.pod() for each in (node, other_node)]
-    for each in (node, other_node) if chain in CHILDREN else ():
-        each.run(
-            "ip",
-            "link",
-            "add",
-            "mst",
-            "address",
-            "02:00:00:00:00:aa",
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "far",
-            "address",
-            "02:00:00:00:00:ab",
-        )
+    for each, pod in zip((node, other_node), pods, strict=True) if chain in CHILDREN else ():
+        veth(each, "mst", "far", "a")
         for name in ("mst", "far"):
             each.run("ip", "link", "set", name, "up")
+        veth(pod, "inner", "outer", "b")
+        pod.run("ip", "link", "set", "inner", "up")
+        pod.run("ip", "link", "add", "inside", "address", "02:00:00:00:00:c0", "type", "bridge")
+    for each in (node, other_node) if "another mark" in chain else ():
+        each.run("iptables", "-t", "nat", "-N", "MINE")
     for verb in ("ADD", "DEL"):
         before = state(node, pods[0])
         script = on_node(node, str(BIN / "ipcni"), "explain", verb, *commands(node, pods[0], paths[0]), *form).stdout
