@@ -126,8 +126,9 @@ ON_PURPOSE = re.compile(r"keep_addr_on_down|eth0/txqlen: None / 1000|leases/podn
         (None, {}),
         (DUAL, {"isGateway": True, "enabledad": True}),
         ({**DUAL, "routes": [{"dst": "1.2.3.0/24"}, {"dst": "fd01::/64"}, {"dst": "1.2.3.0/24", "gw": "10.7.0.9"}]}, {}),
+        pytest.param(V4, {"vlan": 100}, marks=pytest.mark.kernel("vlan_filtering")),
     ],
-    ids=["default gateway", "dual stack, mtu", "hairpin", "everything", "promiscuous", "no addresses", "dad", "routes"],
+    ids=["default gateway", "dual stack, mtu", "hairpin", "everything", "promiscuous", "no addresses", "dad", "routes", "vlan"],
 )
 def test_the_same_state(node: Node, other_node: Node, ipam: dict[str, Any] | None, keys: dict[str, Any]) -> None:
     """Links, addresses, routes, every kernel setting, firewall, leases; after ADD of two pods, and after DEL of one."""
@@ -136,7 +137,8 @@ def test_the_same_state(node: Node, other_node: Node, ipam: dict[str, Any] | Non
     results: dict[str, Any] = {}
     for suite, each in nodes.items():
         # A bridge that somebody has given a MAC: without a gateway Go's has that of a port, and ours doesn't.
-        each.run("ip", "link", "add", "cni0", "address", "02:00:00:00:00:01", "type", "bridge")
+        filtering = ("vlan_filtering", "1") if "vlan" in keys else ()
+        each.run("ip", "link", "add", "cni0", "address", "02:00:00:00:00:01", "type", "bridge", *filtering)
         for number, pod in enumerate(pods[suite]):
             results[suite] = call(each, suite, "ADD", conf(each, ipam, **keys), pod, container=f"cid{number}")
     compare(nodes, pods)
