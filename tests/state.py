@@ -62,6 +62,7 @@ _ASKED = (
     "ip -6 rule",
     "ip -j neigh",
     "tc qdisc show",
+    "bridge -j vlan show",
     "grep -rs '' /proc/sys/net",
     "iptables-save",
     "ip6tables-save",
@@ -72,7 +73,7 @@ _ASKED = (
 def _space(space: Pod) -> dict[str, Any]:
     """One process that asks everything: a test does this a dozen times, and in an emulated machine every process takes long."""
     said = space.run("sh", "-c", "; echo =====; ".join(_ASKED)).stdout.split("=====\n")
-    addresses, routes, routes6, rules, rules6, neighbours, qdiscs, settings, *firewall = said
+    addresses, routes, routes6, rules, rules6, neighbours, qdiscs, vlans, settings, *firewall = said
     return {
         "links": {link["ifname"]: _stripped(link) for link in json.loads(addresses)},
         "routes": _lines(routes) + _lines(routes6),
@@ -80,6 +81,7 @@ def _space(space: Pod) -> dict[str, Any]:
         "neighbours": sorted(
             json.dumps(_stripped(each)) for each in json.loads(neighbours or "[]") if each.get("state") == ["PERMANENT"]
         ),
+        "vlans": {port["ifname"]: port["vlans"] for port in json.loads(vlans.strip() or "[]")},
         "sysctl": _sysctls(settings),
         "firewall": _firewall(*firewall),
         "shaping": _lines(re.sub(r" (parent|qdisc) [0-9a-f]+:", "", qdiscs)),

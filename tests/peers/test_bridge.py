@@ -126,7 +126,7 @@ ON_PURPOSE = re.compile(r"keep_addr_on_down|eth0/txqlen: None / 1000|leases/podn
         (None, {}),
         (DUAL, {"isGateway": True, "enabledad": True}),
         ({**DUAL, "routes": [{"dst": "1.2.3.0/24"}, {"dst": "fd01::/64"}, {"dst": "1.2.3.0/24", "gw": "10.7.0.9"}]}, {}),
-        pytest.param(V4, {"vlan": 100}, marks=pytest.mark.kernel("vlan_filtering")),
+        pytest.param(V4, {"vlan": 100, "preserveDefaultVlan": True}, marks=pytest.mark.kernel("vlan_filtering")),
     ],
     ids=["default gateway", "dual stack, mtu", "hairpin", "everything", "promiscuous", "no addresses", "dad", "routes", "vlan"],
 )
