@@ -32,6 +32,7 @@ def main(argv0: str) -> NoReturn:
             signal.setitimer(signal.ITIMER_REAL, 0.01)
 
     sys.unraisablehook = swallowed
+    answer = None
     try:
         for number in _SIGNALS:
             signal.signal(number, stop)
@@ -43,7 +44,7 @@ def main(argv0: str) -> NoReturn:
         answer = skel.handle(os.path.basename(argv0), _environ(), _stdin, _runner)
         _ignore_signals()  # the answer stands: half of it would be worse than a late one
     except Interrupted:
-        answer = skel.interrupted()
+        answer = answer or skel.interrupted()  # one that was there already stands: it tells what has been done
     status = answer.status
     with contextlib.suppress(OSError):
         _write(2, answer.stderr.encode())

@@ -9,6 +9,7 @@ from tests.lab import ENTRY_PATH, Node
 
 # What all attachments share, and which therefore may outlive each of them.
 _SHARED_CHAINS = ("CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK")
+_SHARED_LINES = (":CNI-FORWARD ", ":CNI-ADMIN ", "CNI firewall plugin ")
 _TOOLS = ("iptables-save", "ip6tables-save", "nft list ruleset")
 _SHARED_LOCKS = ("link-", "chains-")
 
@@ -16,7 +17,7 @@ _SHARED_LOCKS = ("link-", "chains-")
 def remains(node: Node) -> dict[str, list[str]]:
     """All that is on the node of an attachment's own: empty where nothing was left behind.
 
-    Bridges, the chains that all published ports share, and the locks of these are not counted: the next pod uses them again. An
+    Bridges, the chains that all published ports and all firewalls share, and the locks of these are not counted: the next pod uses them again. An
     empty lease file is none: a crash left it, and its address counts as free.
     """
     links, *saved = node.run("sh", "-c", f"ip -d -j link; {'; '.join(f'echo ----; {tool}' for tool in _TOOLS)}").stdout.split(
@@ -36,7 +37,10 @@ def remains(node: Node) -> dict[str, list[str]]:
 
 
 def _own(line: str) -> bool:
-    return "CNI-" in line and not any(chain in line and "CNI-DN-" not in line for chain in _SHARED_CHAINS)
+    shared = any(chain in line and "CNI-DN-" not in line for chain in _SHARED_CHAINS) or any(
+        text in line for text in _SHARED_LINES
+    )
+    return "CNI-" in line and not shared
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,6 +15,9 @@ from ipcni.errors import CniError, Interrupted
 from ipcni.protocol import config, ready, result
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
+
+if TYPE_CHECKING:
+    from ipcni.shell import journal
 
 CURRENT = "1.1.0"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
@@ -75,16 +78,23 @@ def _perform(req: Request, host: Host) -> Answer:
     record = journal.Record(req, host)
     host.undoes = req.verb == "ADD"
     try:
-        body = _work(req, host)
-        record.end(body, None)
-        return Answer(stdout=result.text(body) if body else b"")
-    except CniError as error:
-        failure = error
-    except Interrupted:
+        try:
+            body = _work(req, host)
+            record.end(body, None)
+            return Answer(stdout=result.text(body) if body else b"")
+        except CniError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001  # see handle
+            failure = _defect(error)
+            record.trace(error)
+        return _failed(host, record, failure)
+    except Interrupted:  # whenever it came; there won't be another one
         failure = CniError(f"{req.verb} was interrupted by a signal", errors.TRY_AGAIN, "it has been undone as far as it went")
-    except Exception as error:  # noqa: BLE001  # see handle
-        failure = _defect(error)
-        record.trace(error)
+        return _failed(host, record, failure)
+
+
+def _failed(host: Host, record: "journal.Record", failure: CniError) -> Answer:
+    """Takes back what was done, writes it down, and says so."""
     if host.undoes:
         with contextlib.suppress(Exception):
             host.undo()

@@ -113,6 +113,7 @@ class Worker:
                 signal.setitimer(signal.ITIMER_REAL, 0.01)
 
         sys.unraisablehook = swallowed
+        answer = None
         ours = os.dup(2)
         os.dup2(call.fds[2], 2)  # another suite's plugin may have something to say
         try:
@@ -130,7 +131,7 @@ class Worker:
                 os.dup2(ours, 2)
                 os.close(ours)
         except Interrupted:
-            answer = skel.interrupted()
+            answer = answer or skel.interrupted()  # one that was there already stands: it tells what has been done
         status = answer.status
         with contextlib.suppress(OSError):
             _write(call.fds[2], answer.stderr.encode())

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import filelock
 
-from ipcni.errors import IO_FAILURE, TRY_AGAIN, CniError, Interrupted
+from ipcni.errors import IO_FAILURE, TRY_AGAIN, CniError
 from ipcni.shell import files
-from ipcni.shell.signals import undisturbed
+from ipcni.shell.signals import surely, undisturbed
 
 _PAUSE = 0.005
 
@@ -61,11 +61,7 @@ def locked(path: str, timeout: float, *, mode: int = 0o600, keep: bool = False, 
             time.sleep(_PAUSE)
         yield fd
     finally:
-        try:
-            give_up()
-        except Interrupted:  # the only one: no more signals are taken
-            give_up()
-            raise
+        surely(give_up)
 
 
 def _taken(path: str, mode: int) -> int | None:

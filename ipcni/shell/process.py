@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ipcni.model import Done, line
-from ipcni.shell.signals import TOLD_TO_STOP, undisturbed
+from ipcni.shell.signals import TOLD_TO_STOP, heed, undisturbed
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -67,7 +67,7 @@ def process(argv: tuple[str, ...], stdin: str | bytes, env: Mapping[str, str], t
             _bg_exc=False,
             _new_group=True,
             _pass_fds=keep or {2},
-            _preexec_fn=unmask,
+            _preexec_fn=heed,
         )
     except (sh.CommandNotFound, sh.ForkException, OSError) as error:
         unmask()
@@ -168,24 +168,21 @@ class Shell:
 
     def stop(self) -> None:
         """Ends the shell, once it is through with what it was told."""
-        if self._running is not None:
-            os.close(self._script)
-            os.close(self._status)
+        with undisturbed():
+            if self._script >= 0:
+                os.close(self._script)
+                os.close(self._status)
+            self._script = self._status = -1
             self._running = None
 
     def _start(self, path: str, keep: set[int]) -> None:
         for stream in (self._out, self._err):
             self._told(stream)  # what a command said that was killed
         sh = load()
-        read, self._script = os.pipe()
-        self._status, write = os.pipe()
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, TOLD_TO_STOP)
-
-        def unmask() -> None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-        try:
-            with open(read, "rb", 0) as script:
+        with undisturbed():
+            read, self._script = os.pipe()
+            self._status, write = os.pipe()
+            with open(read, "rb", 0) as script, open(write, "wb", 0):
                 self._running = sh.Command("/bin/sh")(
                     _in=script,
                     _out=self._out,
@@ -196,16 +193,11 @@ class Shell:
                     _bg_exc=False,
                     _new_group=True,
                     _pass_fds=keep or {2},
-                    _preexec_fn=unmask,
+                    _preexec_fn=heed,
                 )
-        finally:
-            unmask()
-        self._path, self._held = path, set(keep)
-        try:
-            # Descriptor 3 tells us how commands end; they don't get it themselves.
-            self._say(f"exec 3>/proc/{os.getpid()}/fd/{write}; echo 0 >&3\n", _GRACE)
-        finally:
-            os.close(write)
+                self._path, self._held = path, set(keep)
+                # Descriptor 3 tells us how commands end; they don't get it themselves.
+                self._say(f"exec 3>/proc/{os.getpid()}/fd/{write}; echo 0 >&3\n", _GRACE)
 
     def _say(self, script: str, timeout: float) -> int:
         """Has lines run that end by telling a status: what it is (128 and above, for signals, as negative numbers)."""
@@ -230,16 +222,18 @@ class Shell:
 
     def _kill(self, number: int) -> None:
         """Ends the shell and the command it runs, for good within the time of grace."""
-        if (running := self._running) is None:
-            return
-        self.stop()
-        deadline = time.monotonic() + _GRACE
-        with contextlib.suppress(OSError):
-            running.signal_group(number)
-            while time.monotonic() < deadline:
-                os.killpg(running.pgid, 0)
-                time.sleep(0.005)
-            running.signal_group(signal.SIGKILL)
+        with undisturbed():
+            running = self._running
+            self.stop()
+            if running is None:
+                return
+            deadline = time.monotonic() + _GRACE
+            with contextlib.suppress(OSError):
+                running.signal_group(number)
+                while time.monotonic() < deadline:
+                    os.killpg(running.pgid, 0)
+                    time.sleep(0.005)
+                running.signal_group(signal.SIGKILL)
 
     @staticmethod
     def _told(stream: int) -> str:

@@ -121,33 +121,32 @@ class Runner:
     def attempt(self, plan: Plan) -> bool:
         """Runs steps of one iptables as one transaction without a look beforehand; whether it went through. If not, nothing is changed."""
         batch = Batch("iptables", plan)
-        try:
-            done = self._patiently(batch.argv, batch.stdin, _TRIES)
-        except Interrupted:
-            self._undo += plan  # how far it got is unknown
-            raise
+        before = len(self._undo)
+        self._undo += plan  # beforehand: how far an interrupted one gets is unknown
+        done = self._patiently(batch.argv, batch.stdin, _TRIES)
         self._note(batch.argv, batch.stdin, done, list(plan), look=done.status != 0)
-        if done.status == 0 or _cut_short(done.status):
-            self._undo += plan
         if _cut_short(done.status):
             self._judge(plan[0], done, None)
+        if done.status != 0:
+            del self._undo[before:]
         return done.status == 0
 
     def undo(self) -> None:
-        """Takes back what this request did, newest first, as well as it can be done."""
-        entries, self._undo, self._undoing = self._undo[::-1], [], True
-        back: list[Step] = []
-        for entry in entries:
-            if isinstance(entry, Step):
-                if entry.undo and files.still_ours(entry):
-                    back.append(Step(argv=entry.undo, netns=entry.netns))
-                continue
+        """Takes back what this request did, newest first, as well as it can be done. No signal stops that: it would lose the rest."""
+        with undisturbed():
+            entries, self._undo, self._undoing = self._undo[::-1], [], True
+            back: list[Step] = []
+            for entry in entries:
+                if isinstance(entry, Step):
+                    if entry.undo and files.still_ours(entry):
+                        back.append(Step(argv=entry.undo, netns=entry.netns))
+                    continue
+                self.do(tuple(back), keep_going=True)
+                back = []
+                with contextlib.suppress(CniError):
+                    entry()
             self.do(tuple(back), keep_going=True)
-            back = []
-            with contextlib.suppress(CniError):
-                entry()
-        self.do(tuple(back), keep_going=True)
-        self._undo = []
+            self._undo = []
 
     def on_undo(self, act: Callable[[], object]) -> None:
         """Has `act` called when the request is undone."""

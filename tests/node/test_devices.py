@@ -103,8 +103,9 @@ def test_nobody_else_goes_along(links: Node) -> None:
     assert name() == "null"
 
 
-def test_a_signal_does_not_leave_the_other_thread_behind() -> None:
-    """The body is given up; what runs beside it is waited for."""
+@pytest.mark.parametrize("busy", [5, 0], ids=["in the body", "behind the body"])
+def test_a_signal_does_not_leave_the_other_thread_behind(busy: float) -> None:
+    """The body is given up; what runs beside it is waited for, also when that is all there is to do."""
     ended = threading.Event()
 
     def stop(_number: int, _frame: object) -> None:
@@ -119,7 +120,7 @@ def test_a_signal_does_not_leave_the_other_thread_behind() -> None:
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.1)
         with pytest.raises(Interrupted), meanwhile(slow):
-            time.sleep(5)
+            time.sleep(busy)
         assert ended.is_set()
     finally:
         signal.signal(signal.SIGALRM, before)
