@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from ipcni.protocol.host import Host
+    from ipcni.protocol.skel import Answer
     from ipcni.settings import Settings
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def main(argv0: str) -> NoReturn:
@@ -21,37 +20,27 @@ def main(argv0: str) -> NoReturn:
     gc.disable()  # a call is over before it would be worth anything
     from ipcni.errors import Interrupted
     from ipcni.protocol import skel
+    from ipcni.shell import signals
 
     def stop(_number: int, _frame: object) -> NoReturn:
-        _ignore_signals()  # once is enough: what follows is the undoing
+        signals.enough()
         raise Interrupted
 
-    def swallowed(what: "sys.UnraisableHookArgs") -> None:
-        if isinstance(what.exc_value, Interrupted):  # it came during a callback, out of which nothing can be raised: once more
-            signal.signal(signal.SIGALRM, stop)
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
-
-    sys.unraisablehook = swallowed
+    signals.insist(stop)
     answer = None
     try:
-        for number in _SIGNALS:
+        for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
         if os.path.basename(argv0) == "dhcp" and sys.argv[1:2] == ["daemon"]:
             from ipcni.dhcp import command
 
             gc.enable()
             os._exit(command.main(sys.argv[2:], _environ(), lambda text: _write(2, f"{text}\n".encode("utf-8", "replace"))))
-        answer = skel.handle(os.path.basename(argv0), _environ(), _stdin, _runner)
-        _ignore_signals()  # the answer stands: half of it would be worse than a late one
+        answer = skel.handle(os.path.basename(argv0), _environ(), lambda: read(0), _runner)
+        signals.enough()
     except Interrupted:
         answer = answer or skel.interrupted()  # one that was there already stands: it tells what has been done
-    status = answer.status
-    with contextlib.suppress(OSError):
-        _write(2, answer.stderr.encode())
-    try:
-        _write(1, answer.stdout)
-    except OSError:
-        status = 1  # who cannot be told must at least not be told that all is well
+    status = tell(answer, 1, 2)
     os._exit(status)  # nothing is left to tidy up, and tidying takes milliseconds
 
 
@@ -63,11 +52,6 @@ def _fill_gaps() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
     sys.stdout = sys.stderr  # whatever prints, prints elsewhere than on the protocol's channel
-
-
-def _ignore_signals() -> None:
-    for number in (*_SIGNALS, signal.SIGALRM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _runner(settings: "Settings", env: Mapping[str, str]) -> "Host":
@@ -86,11 +70,23 @@ def _environ() -> dict[str, str]:
     return {os.fsdecode(name): os.fsdecode(value) for name, equals, value in pairs if equals}
 
 
-def _stdin() -> bytes:
+def read(fd: int) -> bytes:
+    """All that a descriptor has. Raises OSError."""
     parts = []
-    while part := os.read(0, 1 << 16):
+    while part := os.read(fd, 1 << 16):
         parts.append(part)
     return b"".join(parts)
+
+
+def tell(answer: "Answer", out: int, err: int) -> int:
+    """Writes the answer to its descriptors; the status to end with."""
+    with contextlib.suppress(OSError):
+        _write(err, answer.stderr.encode())
+    try:
+        _write(out, answer.stdout)
+    except OSError:
+        return 1  # who cannot be told must at least not be told that all is well
+    return answer.status
 
 
 def _write(fd: int, data: bytes) -> None:

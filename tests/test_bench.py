@@ -6,9 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks.sides import NAMES
 from tests.lab import ROOT, run
-
-SIDES = ("Go", "one-shot", "warm")
 
 
 def test_a_table_and_a_plot(tmp_path: pathlib.Path) -> None:
@@ -18,11 +17,11 @@ def test_a_table_and_a_plot(tmp_path: pathlib.Path) -> None:
     (row,) = json.loads(said)
     assert (row["chain"], row["processes an ADD starts"]) == ("loopback", 1)
     for verb in ("ADD", "DEL"):
-        for side in SIDES:
+        for side in NAMES:
             low, middle, high = row[f"{verb} {side}"]
             assert 0 < low <= middle <= high
         assert row[f"{verb} warm ÷ Go"] == pytest.approx(
             row[f"{verb} warm"][1] / row[f"{verb} Go"][1], rel=0.05
         )  # of rounded ones
     texts = [text for each in ElementTree.parse(svg).iter() for text in [each.text] if text]
-    assert {"loopback, ADD", "loopback, DEL", *SIDES} <= set(texts)
+    assert {"loopback, ADD", "loopback, DEL", *NAMES} <= set(texts)

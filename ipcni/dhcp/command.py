@@ -135,9 +135,11 @@ def _run(flags: Flags, own: Settings, env: Mapping[str, str], say: Say) -> int:
         daemon.start()
         listener.settimeout(_DEAF)
         while True:
-            with contextlib.suppress(TimeoutError):
+            try:
                 connection, _ = listener.accept()
-                threading.Thread(target=_serve, args=(connection, daemon, say), daemon=True).start()
+            except TimeoutError:
+                continue
+            threading.Thread(target=_serve, args=(connection, daemon, say), daemon=True).start()
     except Interrupted:
         return 0
     except CniError as error:

@@ -31,7 +31,6 @@ def publish(host: Host, ports: Ports, *, first: bool) -> None:
     """Table, chains and the container's rules, in one transaction. The `first` time there is nothing of the container to replace."""
     there = {} if first else _table(host, ports.family, ports.at)
     address = str(ports.address.ip)
-    lines = [(mapping, mapping.destination) for mapping in ports.mappings]
     # Rules have no name to undo them by, only the handle that the kernel gives.
     host.on_undo(lambda: host.do(_delete(ports.family, _own(_table(host, ports.family, ports.at), {address})), keep_going=True))
     host.do(
@@ -47,10 +46,10 @@ def publish(host: Host, ports: Ports, *, first: bool) -> None:
                 {
                     "host_port": mapping.host_port,
                     "transport": mapping.transport,
-                    "destination": destination,
+                    "destination": mapping.destination,
                     "target": f"{f'[{address}]' if ports.family == 6 else address}:{mapping.container_port}",
                 }
-                for mapping, destination in lines
+                for mapping in ports.mappings
             ],
         )
     )

@@ -8,15 +8,16 @@ import resource
 import select
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 import msgspec
 
+from ipcni import entry
 from ipcni.errors import Interrupted
 from ipcni.protocol import skel
 from ipcni.serve import wire
+from ipcni.shell import signals
 from ipcni.shell.process import Shell
 from ipcni.shell.run import Runner
 
@@ -102,44 +103,33 @@ class Worker:
 
         def stop(number: int, _frame: object) -> None:
             if number == signal.SIGALRM or self._hung_up(conn):
-                self._ignore()
+                signals.enough()
                 raise Interrupted
 
-        def swallowed(what: "sys.UnraisableHookArgs") -> None:
-            if isinstance(
-                what.exc_value, Interrupted
-            ):  # it came during a callback, out of which nothing can be raised: once more
-                signal.signal(signal.SIGALRM, stop)
-                signal.setitimer(signal.ITIMER_REAL, 0.01)
-
-        sys.unraisablehook = swallowed
+        signals.insist(stop)
         answer = None
-        ours = os.dup(2)
-        os.dup2(call.fds[2], 2)  # another suite's plugin may have something to say
-        try:
+        with signals.undisturbed() as before:
+            ours = os.dup(2)
+            os.dup2(call.fds[2], 2)  # another suite's plugin may have something to say
             try:
                 signal.signal(signal.SIGALRM, stop)
                 signal.signal(signal.SIGIO, stop)
                 signal.setitimer(signal.ITIMER_REAL, self._limits.seconds)
                 _tell_of(conn)
-                answer = skel.handle(
-                    call.plugin, call.env, lambda: _all(call.fds[0]), lambda settings, env: Runner(settings, env, self._shell)
-                )
-                self._ignore()
+                with signals.disturbed(before):
+                    answer = skel.handle(
+                        call.plugin,
+                        call.env,
+                        lambda: entry.read(call.fds[0]),
+                        lambda settings, env: Runner(settings, env, self._shell),
+                    )
+            except Interrupted:
+                answer = answer or skel.interrupted()  # one that was there already stands: it tells what has been done
             finally:
-                self._ignore()
+                signals.enough()
                 os.dup2(ours, 2)
                 os.close(ours)
-        except Interrupted:
-            answer = answer or skel.interrupted()  # one that was there already stands: it tells what has been done
-        status = answer.status
-        with contextlib.suppress(OSError):
-            _write(call.fds[2], answer.stderr.encode())
-        try:
-            _write(call.fds[1], answer.stdout)
-        except OSError:
-            status = 1
-        return status
+        return entry.tell(answer, call.fds[1], call.fds[2])
 
     @staticmethod
     def _hung_up(conn: socket.socket) -> bool:
@@ -147,30 +137,12 @@ class Worker:
         asked.register(conn, select.POLLRDHUP)
         return bool(asked.poll(0))
 
-    @staticmethod
-    def _ignore() -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number in (signal.SIGALRM, signal.SIGIO):
-            signal.signal(number, signal.SIG_IGN)
-
 
 def _tell_of(conn: socket.socket) -> None:
     """Has the kernel send SIGIO when something happens to a connection (fcntl(2), O_ASYNC)."""
     fcntl.fcntl(conn, _F_SETSIG, signal.SIGIO)
     fcntl.fcntl(conn, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(conn, fcntl.F_SETFL, fcntl.fcntl(conn, fcntl.F_GETFL) | os.O_ASYNC)
-
-
-def _all(fd: int) -> bytes:
-    parts = []
-    while part := os.read(fd, 1 << 16):
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _write(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
 
 
 def main(worker: Worker) -> NoReturn:

@@ -13,7 +13,7 @@ import filelock
 
 from ipcni.errors import IO_FAILURE, TRY_AGAIN, CniError
 from ipcni.shell import files
-from ipcni.shell.signals import surely, undisturbed
+from ipcni.shell.signals import disturbed, undisturbed
 
 _PAUSE = 0.005
 
@@ -27,20 +27,9 @@ def locked(path: str, timeout: float, *, mode: int = 0o600, keep: bool = False, 
     """
     deadline = time.monotonic() + timeout
     fd: int | None = None
-
-    def give_up() -> None:
-        nonlocal fd
-        if fd is not None:
-            if not keep:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
-            filelock.unlock_descriptor(fd)  # a shell of ours may have it, too
-            os.close(fd)
-            fd = None
-
-    try:
-        while True:
-            with undisturbed():  # a file that is made and not locked yet would be nobody's to remove
+    with undisturbed() as before:  # a file that is made and not locked yet would be nobody's to remove
+        try:
+            while True:
                 try:
                     files.make_folders(os.path.dirname(path))
                     fd = _taken(path, mode)
@@ -50,18 +39,25 @@ def locked(path: str, timeout: float, *, mode: int = 0o600, keep: bool = False, 
                         IO_FAILURE,
                         f"{os.path.dirname(path)} must be a folder root can write to{hint}",
                     ) from error
+                if fd is not None:
+                    break
+                if time.monotonic() >= deadline:
+                    raise CniError(
+                        f"{path} stayed locked for {timeout:g} s",
+                        TRY_AGAIN,
+                        f"another plugin call holds it; `fuser -v {path}` names it",
+                    )
+                with disturbed(before):
+                    time.sleep(_PAUSE)
+            with disturbed(before):
+                yield fd
+        finally:
             if fd is not None:
-                break
-            if time.monotonic() >= deadline:
-                raise CniError(
-                    f"{path} stayed locked for {timeout:g} s",
-                    TRY_AGAIN,
-                    f"another plugin call holds it; `fuser -v {path}` names it",
-                )
-            time.sleep(_PAUSE)
-        yield fd
-    finally:
-        surely(give_up)
+                if not keep:
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
+                filelock.unlock_descriptor(fd)  # a shell of ours may have it, too
+                os.close(fd)
 
 
 def _taken(path: str, mode: int) -> int | None:

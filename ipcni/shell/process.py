@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ipcni.model import Done, line
-from ipcni.shell.signals import TOLD_TO_STOP, heed, undisturbed
+from ipcni.shell.signals import disturbed, heed, undisturbed
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -49,54 +49,50 @@ def process(argv: tuple[str, ...], stdin: str | bytes, env: Mapping[str, str], t
     if path is None:
         return Done(_NOT_FOUND, "", f"{argv[0]}: not found in {env.get('PATH')}", 0)
     late = threading.Event()
-    # A signal between fork and the moment that there is something to wait for would leave a program behind that nobody stops.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, TOLD_TO_STOP)
-
-    def unmask() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-    try:
-        command = sh.Command(path)
-        running = command(
-            *argv[1:],
-            _in=stdin,
-            _env=dict(env),
-            _tty_out=False,
-            _ok_code=_ANY_STATUS,
-            _bg=True,
-            _bg_exc=False,
-            _new_group=True,
-            _pass_fds=keep or {2},
-            _preexec_fn=heed,
-        )
-    except (sh.CommandNotFound, sh.ForkException, OSError) as error:
-        unmask()
-        return Done(126, "", str(error).strip().splitlines()[-1], _ms(started))
 
     def stop() -> None:
         late.set()
         with contextlib.suppress(OSError):
             running.kill_group()
 
-    alarm = threading.Timer(timeout, stop)
-    alarm.daemon = True
-    alarm.start()
-    try:
-        unmask()
-        running.wait()
-    except BaseException:
-        # We are to stop. A plugin of ours undoes what it did when it is asked to; the time for that is bounded.
-        alarm.cancel()
-        alarm = threading.Timer(_GRACE, stop)
-        alarm.daemon = True
-        alarm.start()
-        with contextlib.suppress(OSError):
-            running.signal_group(signal.SIGTERM)
-        with contextlib.suppress(Exception):
-            running.wait()
-        raise
-    finally:
-        alarm.cancel()
+    def alarm(seconds: float) -> threading.Timer:
+        timer = threading.Timer(seconds, stop)
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    with undisturbed() as before:  # or there would be a program, for a moment, that nobody waits for or stops
+        try:
+            command = sh.Command(path)
+            running = command(
+                *argv[1:],
+                _in=stdin,
+                _env=dict(env),
+                _tty_out=False,
+                _ok_code=_ANY_STATUS,
+                _bg=True,
+                _bg_exc=False,
+                _new_group=True,
+                _pass_fds=keep or {2},
+                _preexec_fn=heed,
+            )
+        except (sh.CommandNotFound, sh.ForkException, OSError) as error:
+            return Done(126, "", str(error).strip().splitlines()[-1], _ms(started))
+        timer = alarm(timeout)
+        try:
+            with disturbed(before):
+                running.wait()
+        except BaseException:
+            # We are to stop. A plugin of ours undoes what it did when it is asked to; the time for that is bounded.
+            timer.cancel()
+            timer = alarm(_GRACE)
+            with contextlib.suppress(OSError):
+                running.signal_group(signal.SIGTERM)
+            with contextlib.suppress(Exception):
+                running.wait()
+            raise
+        finally:
+            timer.cancel()
     out, err = (_text(stream) for stream in (running.stdout, running.stderr))
     if late.is_set():
         return Done(OUT_OF_TIME, out, err + f"{argv[0]}: killed after {timeout:g} s (command_timeout)", _ms(started))
@@ -231,6 +227,7 @@ class Shell:
             with contextlib.suppress(OSError):
                 running.signal_group(number)
                 while time.monotonic() < deadline:
+                    running.is_alive()  # reaps the shell: `sh` itself looks once a second
                     os.killpg(running.pgid, 0)
                     time.sleep(0.005)
                 running.signal_group(signal.SIGKILL)

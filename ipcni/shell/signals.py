@@ -2,33 +2,57 @@
 
 import contextlib
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 from ipcni.errors import Interrupted
 
 TOLD_TO_STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGIO}  # of a process of its own; of a server's worker
+Mask = set[int]
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Signals wait until the end of the body: what it does is done whole, or nobody would know how to undo it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, TOLD_TO_STOP)
+def undisturbed() -> Iterator[Mask]:
+    """Signals wait until the end of the body: what it does is done whole, or nobody would know how to undo it.
+
+    Yields what `disturbed` needs for the parts of the body that may be given up.
+    """
+    before: Mask = signal.pthread_sigmask(signal.SIG_BLOCK, TOLD_TO_STOP)
     try:
-        yield
+        yield before
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def surely(act: Callable[[], object]) -> None:
-    """Has `act` done though a signal may come at any moment, just before it even: it may be called twice, and must bear that."""
+@contextlib.contextmanager
+def disturbed(before: Mask) -> Iterator[None]:
+    """Signals come as they did before the `undisturbed` around it. Behind it none will: they wait again, or the one there is has come."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
-        with undisturbed():
-            act()
-    except Interrupted:  # the only one: no more signals are taken
-        act()
-        raise
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, TOLD_TO_STOP)
 
 
 def heed() -> None:
-    """Takes signals, as programs expect it that are started while ours wait."""
+    """Takes signals, as a program expects it that is started while ours wait."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, TOLD_TO_STOP)
+
+
+def enough() -> None:
+    """Takes no more signals: what follows an interruption is the undoing, and what follows an answer nobody is to cut off."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number in TOLD_TO_STOP:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def insist(stop: Callable[[int, FrameType | None], None]) -> None:
+    """Has the handler `stop` called once more should it raise Interrupted during a callback, out of which nothing can be raised."""
+
+    def swallowed(what: "sys.UnraisableHookArgs") -> None:
+        if isinstance(what.exc_value, Interrupted):
+            signal.signal(signal.SIGALRM, stop)
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    sys.unraisablehook = swallowed

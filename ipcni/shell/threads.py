@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from ipcni.errors import Interrupted
-from ipcni.shell.signals import surely, undisturbed
+from ipcni.shell.signals import disturbed, undisturbed
 
 
 @contextlib.contextmanager
@@ -20,16 +20,12 @@ def meanwhile(act: Callable[[], object]) -> Iterator[None]:
             problems.append(problem)
 
     thread = threading.Thread(target=work)
-
-    def wait() -> None:
-        if thread.ident is not None:
+    with undisturbed() as before:  # Python 3.11 takes a thread for ended when a signal cuts join() short
+        thread.start()
+        try:
+            with disturbed(before):
+                yield
+        finally:
             thread.join()
-
-    try:
-        with undisturbed():
-            thread.start()
-        yield
-    finally:
-        surely(wait)  # Python 3.11 takes a thread for ended when a signal cuts join() short
     if problems:
         raise problems[0]
