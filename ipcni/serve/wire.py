@@ -25,13 +25,12 @@ _FDS = 3
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One call of a plugin: `fds` are the client's stdin, stdout and stderr, `pid` its process."""
+    """One call of a plugin: `fds` are the client's stdin, stdout and stderr."""
 
     build: str
     plugin: str
     env: dict[str, str]
     fds: tuple[int, ...]
-    pid: int
 
 
 def build() -> str:
@@ -64,7 +63,7 @@ def receive(conn: socket.socket) -> Call:
             data += part
         build, plugin, *pairs = (os.fsdecode(text) for text in bytes(data).split(b"\0")[:-1])
         env = {name: value for name, equals, value in (pair.partition("=") for pair in pairs) if equals}
-        return Call(build, plugin, env, tuple(fds), peer(conn)[0])
+        return Call(build, plugin, env, tuple(fds))
     except BaseException:
         for fd in fds:
             os.close(fd)

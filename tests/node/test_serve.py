@@ -9,14 +9,14 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from ipcni import install
 from ipcni.serve import wire
-from tests.lab import BIN, Answer, Node, Pod
+from tests.lab import BIN, ENTRY_PATH, ROOT, Answer, Node, Pod, run
 from tests.remains import network, remains, tools
 
 SLOW = 'case "$*" in *{when}*) touch $here/started; sleep {seconds};; esac; exec $real "$@"'
@@ -33,9 +33,19 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 class Server:
     """A server on a node, and calls from its namespaces."""
 
-    def __init__(self, node: Node, programs: pathlib.Path, *options: str, env: dict[str, str] | None = None) -> None:
-        self.node, self.programs, self.path = node, programs, node.folder / "serve" / "sock"
-        argv = ["ip", "netns", "exec", node.name, str(BIN / "ipcni"), "serve", "--socket", str(self.path), *options]
+    def __init__(
+        self,
+        node: Node,
+        programs: pathlib.Path,
+        *options: str,
+        env: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        path: pathlib.Path | None = None,
+    ) -> None:
+        """`prefix` is a program that starts the server for us, with a socket at `path`."""
+        self.node, self.programs, self.path = node, programs, path or node.folder / "serve" / "sock"
+        where = [] if prefix else ["--socket", str(self.path)]
+        argv = ["ip", "netns", "exec", node.name, *prefix, str(BIN / "ipcni"), "serve", *where, *options]
         self.process = subprocess.Popen(argv, env={**node.env, **(env or {})}, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         assert wait(self.answers)
 
@@ -263,6 +273,68 @@ def test_workers_are_replaced_when_they_have_grown(node: Node, programs: pathlib
     server.end()
 
 
-def test_the_build_tells_code_apart() -> None:
-    assert wire.build() == wire.build()
-    assert len(wire.build()) == 16
+@pytest.mark.parametrize(("uid", "served"), [(0, True), (65534, False)])
+def test_nobody_but_root_is_served(server: Server, alone: pathlib.Path, uid: int, served: bool) -> None:
+    """Nor is one who gets at the socket in spite of its mode."""
+    may_go_anywhere = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    argv = ["nsenter", "-t", str(server.process.pid), "-n", "-m"]
+    argv += ["setpriv", f"--reuid={uid}", "--clear-groups", *may_go_anywhere, str(alone / "bridge")]
+    env = {**server.node.env, "CNI_COMMAND": "STATUS", "CNI_PATH": str(BIN), "IPCNI_SOCKET": str(server.path)}
+    done = run(*argv, env=env, input=json.dumps(network(server.node)), check=False)
+    assert (done.stdout == "") is served
+    assert ("cannot run the plugin" in done.stdout) is not served
+    assert len(server.node.journal()) == served
+
+
+def test_systemd_is_told_when_it_serves(node: Node, programs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """As sd_notify(3) has it: once, when there are workers."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(tmp_path / "notify"))
+        told.settimeout(10)
+        server = Server(node, programs, "--workers", "2", env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        assert told.recv(100) == b"READY=1"
+        assert len(server.workers()) == 2
+        assert server.end() == 0
+        told.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            told.recv(100)
+
+
+def test_systemd_hands_over_the_socket(node: Node, programs: pathlib.Path, alone: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """systemd-socket-activate starts the server with the first call; after a reload it is the same socket, and stays systemd's."""
+    path = tmp_path / "activated"
+    settings = [f"--setenv={key}" for key in node.env]
+    server = Server(node, alone, prefix=["systemd-socket-activate", f"--listen={path}", *settings], path=path)
+    conf = network(node)
+    server.call("ADD", conf, node.pod(), container="c1").ok()
+    before = server.workers()
+    server.process.send_signal(signal.SIGHUP)
+    assert wait(lambda: server.workers() and not set(before) & set(server.workers()))
+    server.call("ADD", conf, node.pod(), container="c2").ok()
+    assert server.end() == 0
+    assert path.exists()
+
+
+def test_the_units_are_what_systemd_wants() -> None:
+    units = sorted((ROOT / "systemd").iterdir())
+    assert [unit.name for unit in units] == ["cni-dhcp.service", "cni-dhcp.socket", "ipcni.service", "ipcni.socket"]
+    done = run("systemd-analyze", "verify", "--man=no", *map(str, units), check=False, env={"PATH": ENTRY_PATH})
+    problems = [line for line in done.stderr.splitlines() if any(unit.stem in line for unit in units)]
+    assert [line for line in problems if "is not executable" not in line] == [], "what they start is not installed here"
+
+
+def test_the_build_tells_code_apart(tmp_path: pathlib.Path) -> None:
+    """Any other line of a module or of a template is another build."""
+    copy = tmp_path / "ipcni"
+    shutil.copytree(ROOT / "ipcni", copy)
+
+    def build() -> str:
+        code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from ipcni.serve import wire; print(wire.build())"
+        return run(str(BIN / ".venv" / "bin" / "python3"), "-I", "-c", code).stdout.strip()
+
+    seen = [wire.build(), build()]
+    assert seen[0] == seen[1]
+    for path in (copy / "plugins" / "tap.py", copy / "templates" / "tap" / "link.sh.j2"):
+        path.write_text(path.read_text() + "\n# another line\n")
+        seen.append(build())
+    assert len(set(seen)) == 3
