@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """ipcni beside the Go plugins, interleaved in one run on scratch nodes: one process a call, and warm behind `ipcni serve`.
 
-    sudo .venv/bin/python benchmarks/bench.py                     ADD and DEL of each chain: medians, quartiles, ratios to Go
+    sudo .venv/bin/python benchmarks/bench.py                     all of these, one after the other
+    sudo .venv/bin/python benchmarks/bench.py chains              ADD and DEL of each chain: medians, quartiles, ratios to Go
     sudo .venv/bin/python benchmarks/bench.py parallel            pods a second at 1, 4, 16 and 64 at once; processor time a pod
     sudo .venv/bin/python benchmarks/bench.py leases              host-local with 10 to 60,000 leases
     sudo .venv/bin/python benchmarks/bench.py ports               portmap with 0 to 1,000 published pods
     sudo .venv/bin/python benchmarks/bench.py memory              the server's memory after so many pods
 
---rounds N, --only TEXT (chains whose name has it), --json, --svg FILE (of the first; needs pygal, the extra `bench`).
+--rounds N, --only TEXT (chains whose name has it), --json, --svg FILE (a plot of the chains; needs pygal, the extra `bench`).
 """
 
 import argparse
@@ -20,6 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -224,6 +226,7 @@ def show(rows: list[Row]) -> None:
             f"{each[1]:g} ({each[0]:g}–{each[2]:g})" if _quartiles(key) and each else str(each or "") for key, each in row.items()
         ]
         print("| " + " | ".join(cells) + " |")
+    print(flush=True)
 
 
 def _quartiles(key: str) -> bool:
@@ -244,30 +247,30 @@ def plot(rows: list[Row], path: str) -> None:
 
 
 def main() -> None:
+    kinds: dict[str, Callable[[pathlib.Path, argparse.Namespace], list[Row]]] = {
+        "chains": lambda folder, given: chains(folder, given.rounds, given.only),
+        "parallel": lambda folder, given: parallel(folder, given.rounds),
+        "leases": lambda folder, given: grown(folder, given.rounds, "leases"),
+        "ports": lambda folder, given: grown(folder, given.rounds, "ports"),
+        "memory": lambda folder, given: memory(folder, given.rounds),
+    }
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("what", nargs="?", default="chains", choices=("chains", "parallel", "leases", "ports", "memory"))
+    options.add_argument("what", nargs="?", choices=tuple(kinds))
     options.add_argument("--rounds", type=int, default=20)
     options.add_argument("--only", default="")
     options.add_argument("--json", action="store_true")
     options.add_argument("--svg", default="")
     given = options.parse_args()
+    found: dict[str, list[Row]] = {}
     with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        match given.what:
-            case "chains":
-                rows = chains(folder, given.rounds, given.only)
-            case "parallel":
-                rows = parallel(folder, given.rounds)
-            case "memory":
-                rows = memory(folder, given.rounds)
-            case _:
-                rows = grown(folder, given.rounds, given.what)
-    if given.svg and given.what == "chains":
-        plot(rows, given.svg)
+        for what in (given.what,) if given.what else kinds:
+            found[what] = kinds[what](pathlib.Path(name), given)
+            if not given.json:
+                show(found[what])
+            if given.svg and what == "chains":
+                plot(found[what], given.svg)
     if given.json:
-        print(json.dumps(rows, ensure_ascii=False))
-    else:
-        show(rows)
+        print(json.dumps(found, ensure_ascii=False))
 
 
 if __name__ == "__main__":

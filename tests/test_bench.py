@@ -13,8 +13,10 @@ from tests.lab import ROOT, run
 def test_a_table_and_a_plot(tmp_path: pathlib.Path) -> None:
     svg = tmp_path / "plot.svg"
     python = str(ROOT / ".venv" / "bin" / "python3")
-    said = run(python, "benchmarks/bench.py", "--rounds", "2", "--only", "loopback", "--svg", str(svg), "--json", cwd=ROOT).stdout
-    (row,) = json.loads(said)
+    said = run(
+        python, "benchmarks/bench.py", "chains", "--rounds", "2", "--only", "loopback", "--svg", str(svg), "--json", cwd=ROOT
+    ).stdout
+    (row,) = json.loads(said)["chains"]
     assert (row["chain"], row["processes an ADD starts"]) == ("loopback", 1)
     for verb in ("ADD", "DEL"):
         for side in NAMES:

@@ -82,6 +82,7 @@ class Worker:
                     status = self._perform(conn, call)
                     conn.sendall(bytes([status]))
         finally:
+            os.chdir("/")
             self._busy(False)
             for fd in call.fds:
                 os.close(fd)

@@ -183,6 +183,7 @@ class Shell:
                     _in=script,
                     _out=self._out,
                     _err=self._err,
+                    _cwd="/",
                     _env={"PATH": path, "LC_ALL": "C"},
                     _ok_code=_ANY_STATUS,
                     _bg=True,

@@ -58,7 +58,14 @@ class Server:
             return True
 
     def start(
-        self, verb: str, conf: dict[str, Any], pod: Pod, *, container: str = "cid1", env: dict[str, str] | None = None
+        self,
+        verb: str,
+        conf: dict[str, Any],
+        pod: Pod,
+        *,
+        container: str = "cid1",
+        env: dict[str, str] | None = None,
+        cwd: str = "/",
     ) -> "subprocess.Popen[bytes]":
         """A call as a runtime makes it, in the server's own namespaces."""
         variables = {
@@ -71,7 +78,7 @@ class Server:
             "IPCNI_SOCKET": str(self.path),
             **(env or {}),
         }
-        argv = ["nsenter", "-t", str(self.process.pid), "-n", "-m", str(self.programs / conf["type"])]
+        argv = ["nsenter", "-t", str(self.process.pid), "-n", "-m", f"--wdns={cwd}", str(self.programs / conf["type"])]
         process = subprocess.Popen(argv, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdin
         process.stdin.write(json.dumps(conf).encode())
@@ -209,6 +216,68 @@ def test_a_request_that_takes_too_long(node: Node, programs: pathlib.Path, tmp_p
     assert server.call("ADD", network(node), node.pod(), env=env).error()["code"] == 11
     assert time.monotonic() - began < 10
     assert remains(node) == {}
+    server.end()
+
+
+def test_a_request_that_hangs(node: Node, programs: pathlib.Path, alone: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Others are served meanwhile. A worker that does not even undo is killed 15 s later; its caller is told, and another takes its place."""
+    server = Server(node, programs, "--workers", "2", "--timeout", "3")
+    env = tools(tmp_path / "tools", ip=SLOW.format(when="-batch", seconds=60))
+    began = time.monotonic()
+    client = server.start("ADD", network(node), node.pod(), container="hangs", env=env)
+    assert wait((tmp_path / "tools" / "started").exists)
+    (worker,) = [pid for pid in server.workers() if any(children(shell) for shell in children(pid))]
+    os.kill(worker, signal.SIGSTOP)
+    server.programs = alone
+    for number in range(5):
+        server.call("ADD", network(node), node.pod(), container=f"c{number}").ok()
+    error = node.wait(client).error()
+    assert (error["code"], error["msg"]) == (11, "the ipcni server ended during the request")
+    assert 17 < time.monotonic() - began < 30
+    assert wait(lambda: len(server.workers()) == 2 and worker not in server.workers())
+    server.end()
+
+
+def test_nothing_of_a_request_stays(node: Node, programs: pathlib.Path, alone: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Descriptors, threads, folder, environment: a worker that has served well, badly and a client that was killed is as it was."""
+    server = Server(node, alone, "--workers", "1")
+    conf, pod, elsewhere = network(node), node.pod(), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    def state(pid: int) -> tuple[object, ...]:
+        process = pathlib.Path(f"/proc/{pid}")
+        opened = sorted(os.readlink(each).partition(":")[0] for each in (process / "fd").iterdir())
+        return (
+            opened,
+            len(list((process / "task").iterdir())),
+            os.readlink(process / "cwd"),
+            b"SECRET" in (process / "environ").read_bytes(),
+        )
+
+    def pair(**more: Any) -> None:
+        server.call("ADD", conf, pod, **more).ok()
+        server.call("DEL", conf, pod, **more).ok()
+
+    pair(cwd=str(elsewhere))
+    (worker,) = server.workers()
+    shells = children(worker)
+    before = [state(pid) for pid in (worker, *shells)]
+    assert {(folder, secret) for _, _, folder, secret in before} == {("/", False)}
+    for _ in range(5):
+        pair(cwd=str(elsewhere), env={"SECRET": "1"})
+        server.call("ADD", {**conf, "bridge": 5}, pod, cwd=str(elsewhere)).error()
+        server.call("ADD", conf, pod, env={"CNI_NETNS": "/run/netns/none"}).error()
+    assert [state(pid) for pid in (worker, *shells)] == before
+    slow = tools(tmp_path / "tools", ip=SLOW.format(when="-batch", seconds=20))
+    client = server.start("ADD", conf, pod, env=slow, cwd=str(elsewhere))
+    assert wait((tmp_path / "tools" / "started").exists)
+    os.kill((children(client.pid) or [client.pid])[0], signal.SIGKILL)
+    node.wait(client)
+    assert wait(lambda: remains(node) == {})
+    pair(cwd=str(elsewhere))
+    assert server.workers() == [worker]
+    assert wait(lambda: len(children(worker)) == len(shells)), "the shell that was killed is waited for"
+    assert [state(pid) for pid in (worker, *children(worker))] == before
     server.end()
 
 
