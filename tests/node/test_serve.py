@@ -230,7 +230,7 @@ def test_a_request_that_hangs(node: Node, programs: pathlib.Path, alone: pathlib
     os.kill(worker, signal.SIGSTOP)
     server.programs = alone
     for number in range(5):
-        server.call("ADD", network(node), node.pod(), container=f"c{number}").ok()
+        server.call("ADD", network(node, bridge="br2"), node.pod(), container=f"c{number}").ok()
     error = node.wait(client).error()
     assert (error["code"], error["msg"]) == (11, "the ipcni server ended during the request")
     assert 17 < time.monotonic() - began < 30
