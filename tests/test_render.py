@@ -1,8 +1,11 @@
 """Templates to plans: quoting, directives, and that every template is a shell script."""
 
+import datetime
+import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 
 import pytest
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 from ipcni.errors import CniError
 from ipcni.model import HERE, Netns, Step
 from ipcni.shell.render import parse, quote
+from tests.lab import BIN, ROOT, run
 
 TEMPLATES = pathlib.Path(__file__).parent.parent / "ipcni" / "templates"
 ONE_LINE = st.text(st.characters(exclude_characters="\n\r\0", exclude_categories=["Cs"]))
@@ -116,3 +120,31 @@ def test_a_template_is_a_shell_script(template: pathlib.Path) -> None:
     for line in commands:
         assert not set("|&;$`") & set(re.sub(r"'[^']*'", "", line.replace(HERE, ""))), f"more than one command: {line}"
         assert shlex.split(line)
+
+
+def test_a_template_that_changes_is_compiled_anew(tmp_path: pathlib.Path) -> None:
+    """Whatever its time and wherever the package came from; also where what is compiled cannot be kept."""
+    package = tmp_path / "ipcni"
+    shutil.copytree(ROOT / "ipcni", package, ignore=shutil.ignore_patterns("__pycache__"))
+    template = package / "templates" / "common" / "up.sh.j2"
+    compiled = package / "templates" / "__pycache__"
+
+    def said() -> str:
+        code = (
+            f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from ipcni.shell import render; "
+            "print(render.render('common/up.sh.j2', pod=(), ifname='eth0')[-1].command)"
+        )
+        return run(str(BIN / ".venv" / "bin" / "python3"), "-I", "-c", code).stdout.strip()
+
+    usual = said()
+    (module,) = compiled.glob("jinja-*/*.py")
+    assert said() == usual
+    assert [module] == list(compiled.glob("jinja-*/*.py"))
+    for word, year in (("older", 2001), ("newer", 2030)):
+        template.write_text(f"ip link show {word}\n")
+        when = datetime.datetime(year, 1, 1, tzinfo=datetime.UTC).timestamp()
+        os.utime(template, (when, when))
+        assert said() == f"ip link show {word}"
+    shutil.rmtree(compiled)
+    compiled.touch()
+    assert said() == "ip link show newer"

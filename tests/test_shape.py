@@ -9,7 +9,7 @@ from ipcni.protocol import delegate
 from tests.lab import ROOT
 
 PACKAGE = ROOT / "ipcni"
-MODULES = sorted(PACKAGE.rglob("*.py"))
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
 PLUGINS = sorted(path.stem.replace("_", "-") for path in (PACKAGE / "plugins").glob("*.py") if "\ndef add(" in path.read_text())
 
 # One module per outside thing.

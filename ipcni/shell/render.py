@@ -16,10 +16,13 @@ Every `{{ value }}` becomes exactly one shell word (a tuple: that many), whateve
 
 import contextlib
 import functools
+import importlib
 import os
+import pathlib
 import re
 import shlex
-from importlib import resources
+from collections.abc import MutableMapping
+from typing import Any
 
 import jinja2
 import msgspec
@@ -29,6 +32,7 @@ from ipcni.model import Netns, Plan, Step
 
 _QUOTED = re.compile(r"[\"'\\#]|[^\x20-\x7e]")
 _REDIRECT = " > "
+_TEMPLATES = os.path.join(os.path.dirname(os.path.dirname(__file__)), "templates")
 _SWAPPED = ("-A", "-I", "-N")
 
 
@@ -62,23 +66,47 @@ class _Rendered(str):
     """Text that is shell already."""
 
 
-class _Compiled(jinja2.FileSystemBytecodeCache):
-    """Templates compiled by whoever used them first; Jinja compares them with their source. A folder that cannot be written to is fine."""
+class _Compiled(jinja2.ModuleLoader):
+    """Templates as Python modules beside them, compiled by whoever needs them first; as Python's own, one that is not of its source's time is not taken.
 
-    def dump_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
-        with contextlib.suppress(OSError):
-            super().dump_bytecode(bucket)
+    Where nothing can be written they are compiled each time.
+    """
+
+    def __init__(self, sources: str) -> None:
+        self._sources, self._modules = sources, os.path.join(sources, "__pycache__", f"jinja-{jinja2.__version__}")
+        super().__init__(self._modules)
+
+    def load(
+        self,
+        environment: jinja2.Environment,
+        name: str,
+        globals: MutableMapping[str, Any] | None = None,  # noqa: A002  # the name is Jinja's
+    ) -> jinja2.Template:
+        source, module = os.path.join(self._sources, name), os.path.join(self._modules, self.get_module_filename(name))
+        try:
+            if not os.path.exists(module) or os.stat(module).st_mtime_ns != os.stat(source).st_mtime_ns:
+                self._compile(environment, name, source, module)
+        except OSError:
+            return jinja2.FileSystemLoader(self._sources).load(environment, name, globals)
+        return super().load(environment, name, globals)
+
+    def _compile(self, environment: jinja2.Environment, name: str, source: str, module: str) -> None:
+        with open(source, encoding="utf-8") as file:
+            when = os.stat(file.fileno()).st_mtime_ns
+            code = environment.compile(file.read(), name, source, raw=True, defer_init=True)
+        os.makedirs(self._modules, exist_ok=True)
+        fresh = f"{module}.{os.getpid()}"
+        with open(fresh, "w", encoding="utf-8") as file:
+            file.write(code)
+        os.utime(fresh, ns=(when, when))
+        os.replace(fresh, module)
+        importlib.invalidate_caches()  # Python remembers which modules a folder has
 
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    folder = str(resources.files("ipcni") / "templates")
-    compiled = os.path.join(folder, "__pycache__")
-    with contextlib.suppress(OSError):
-        os.makedirs(compiled, exist_ok=True)
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        bytecode_cache=_Compiled(compiled),
+        loader=_Compiled(_TEMPLATES),
         finalize=_finalize,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -98,8 +126,8 @@ def render(template: str, /, **values: object) -> Plan:
 
 def load_all() -> None:
     """Compiles every template there is, for a process that will use them all."""
-    for name in _environment().list_templates(extensions=["j2"]):
-        _environment().get_template(name)
+    for path in pathlib.Path(_TEMPLATES).rglob("*.j2"):
+        _environment().get_template(str(path.relative_to(_TEMPLATES)))
 
 
 @functools.lru_cache(64)  # what all pods share reads the same each time
