@@ -10,6 +10,7 @@ from ipcni.protocol import address as addresses
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Dns
+from ipcni.shell.iproute import Link
 
 _PCI, _AUXILIARY = "/sys/bus/pci/devices", "/sys/bus/auxiliary/devices"
 _USERSPACE = ("vfio-pci", "uio_pci_generic", "igb_uio")
@@ -32,9 +33,13 @@ class Conf(msgspec.Struct, frozen=True, rename={"pci_bus_id": "pciBusID", "runti
 
 
 class Device(msgspec.Struct, frozen=True):
-    """A link by its name on the node, or, without one, a PCI device that a program drives and no kernel link belongs to."""
+    """A link by its name on the node, or, without one, a PCI device that a program drives and no kernel link belongs to.
+
+    `found` is that link where all had to be looked at for it.
+    """
 
     link: str = ""
+    found: Link | None = None
 
 
 def find(req: Request, host: Host) -> Device:
@@ -50,7 +55,8 @@ def find(req: Request, host: Host) -> Device:
     if conf.device:
         return Device(conf.device)
     if conf.hwaddr:
-        return Device(_by_mac(conf.hwaddr, host))
+        found = _by_mac(conf.hwaddr, host)
+        return Device(found.name, found)
     if conf.kernelpath:
         return Device(_by_path(conf.kernelpath))
     return Device(_by_pci(pci) if pci else _first(f"{_AUXILIARY}/{auxiliary}/net"))
@@ -77,14 +83,14 @@ def _driver(pci: str) -> str:
     return os.path.basename(os.path.realpath(f"{folder}/driver"))
 
 
-def _by_mac(text: str, host: Host) -> str:
+def _by_mac(text: str, host: Host) -> Link:
     try:
         wanted = addresses.mac(text)
     except CniError as error:
         raise error.under(f'failed to parse MAC address "{text}"') from error
     for link in host.facts.links().values():
         if link.mac == wanted:
-            return link.name
+            return link
     raise CniError("failed to find physical interface", details=f"no link of the node has the address {wanted}: see `hwaddr`")
 
 

@@ -31,10 +31,10 @@ def add(req: Request, host: Host) -> Result:
         lease = child.early_lease(req, host, conf.ipam.type)
         if not wanted.link:
             return _userspace(req, host, conf, lease)
-        link = host.facts.link(wanted.link)
+        link = wanted.found or host.facts.link(wanted.link)
         if link is None:
             raise CniError("failed to find host device: Link not found", details=f"there is no link {wanted.link} on the node")
-        if host.live and host.facts.link(req.ifname, req.netns):
+        if host.live and host.facts.device(req.ifname, req.netns):
             # The kernel would move the link first, and then find that it cannot be called so.
             raise CniError(
                 f"failed to move link {link.name} to container NS: file exists", details=f"the pod has a {req.ifname} already"

@@ -100,7 +100,7 @@ def _host_prefix(ip: IpConfig) -> str:
 
 
 def _own_tables(req: Request, host: Host, mine: list[IpConfig], gateways: dict[int, str], *, hints: bool) -> Plan:
-    if host.facts.link(req.ifname, req.netns) is None:
+    if host.facts.device(req.ifname, req.netns) is None:
         raise CniError(f"Cannot find network interface {req.ifname}: Link not found")
     tables = _free_tables(req, host)
     remembered = [
@@ -166,7 +166,7 @@ def delete(req: Request, host: Host) -> None:
     if not req.netns_path or not host.facts.netns_there(req.netns):
         return
     with host.locked(_lock(req)):
-        link = host.facts.link(req.ifname, req.netns)
+        link = host.facts.device(req.ifname, req.netns)
         sources = {each.local for each in link.addresses} if link else set()
         prev = _known(req)
         sources |= {ip.address.partition("/")[0] for ip in prev.ips if _is_mine(ip, prev, req.ifname)}

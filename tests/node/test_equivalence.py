@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.bench import DONE_HERE
 from tests.kernel import PROBES
 from tests.lab import BIN, ROOT, Node, Pod, run
 from tests.state import differences, settle, snapshot
@@ -295,20 +296,26 @@ def veth(place: Node | Pod, name: str, peer: str, digit: str) -> None:
     place.run("ip", "link", "add", *ends[:4], "type", "veth", "peer", *ends[4:])
 
 
+def prepare(chain: str, node: Node, pod: Pod) -> None:
+    """What the chain expects to find."""
+    if chain in CHILDREN:
+        veth(node, "mst", "far", "a")
+        for name in ("mst", "far"):
+            node.run("ip", "link", "set", name, "up")
+        veth(pod, "inner", "outer", "b")
+        pod.run("ip", "link", "set", "inner", "up")
+        pod.run("ip", "link", "add", "inside", "address", "02:00:00:00:00:c0", "type", "bridge")
+    if "another mark" in chain:
+        node.run("iptables", "-t", "nat", "-N", "MINE")
+
+
 def compared(chain: str, form: list[str], node: Node, other_node: Node) -> None:
     """ADD of a pod and its DEL, by the script on one node and by the plugins on the other."""
     version = "1.0.0"
     paths = [conflist(CHAINS[chain], each, version) for each in (node, other_node)]
     pods = [each.pod() for each in (node, other_node)]
-    for each, pod in zip((node, other_node), pods, strict=True) if chain in CHILDREN else ():
-        veth(each, "mst", "far", "a")
-        for name in ("mst", "far"):
-            each.run("ip", "link", "set", name, "up")
-        veth(pod, "inner", "outer", "b")
-        pod.run("ip", "link", "set", "inner", "up")
-        pod.run("ip", "link", "add", "inside", "address", "02:00:00:00:00:c0", "type", "bridge")
-    for each in (node, other_node) if "another mark" in chain else ():
-        each.run("iptables", "-t", "nat", "-N", "MINE")
+    for each, pod in zip((node, other_node), pods, strict=True):
+        prepare(chain, each, pod)
     for verb in ("ADD", "DEL"):
         before = state(node, pods[0])
         script = on_node(node, str(BIN / "ipcni"), "explain", verb, *commands(node, pods[0], paths[0]), *form).stdout
@@ -316,3 +323,43 @@ def compared(chain: str, form: list[str], node: Node, other_node: Node) -> None:
         on_node(node, "sh", "-e", "-c", script)
         on_node(other_node, str(BIN / "ipcni"), "run", verb, *commands(other_node, pods[1], paths[1]))
         assert settled_differences(node, pods[0], other_node, pods[1]) == [], script
+
+
+# How many processes an ADD may start beyond one for each tool in each namespace and one look.
+MORE = {
+    "bridge, dad": 2,  # an address is waited for, and then looked at: nobody can use one that the kernel has refused
+    "ptp, dual stack, ipMasq": 2,
+    "macvlan": 3,  # the same, and a name that the link can only have in the pod
+    "bridge and portmap by nft": 1,  # one transaction and one conntrack a family
+    "host-device": 5,  # the node's link and its routes, by family: DEL gives them back; and the waiting
+    "host-device, dns": 2,
+    "host-device, by address": 2,
+    "bridge and sbr": 5,  # rules and routes, by family; and `ip -6 rule`, which no batch takes
+    "bridge and sbr, hints": 5,
+}
+
+
+@pytest.mark.parametrize("chain", [name for name in NAMES if not getattr(name, "marks", ())])
+def test_no_process_too_many(chain: str, node: Node) -> None:
+    """Once the node has what all pods share, which the first one makes."""
+    path, pod = conflist(CHAINS[chain], node, "1.0.0"), node.pod()
+    prepare(chain, node, pod)
+    for verb in ("ADD", "DEL", "ADD"):
+        before = len(node.journal())
+        on_node(node, str(BIN / "ipcni"), "run", verb, *commands(node, pod, path))
+    for record in node.journal()[before:]:
+        started = [words for each in record["commands"] if (words := _started(each))]
+        places = {words[:2] for words in started}
+        assert len(started) <= len(places) + 1 + MORE.get(chain, 0), started
+
+
+def _started(entry: dict[str, Any]) -> tuple[str, ...]:
+    """Namespace, tool and the rest of what was started; nothing for what is done without a process."""
+    match entry.get("argv", ()):
+        case ["ip", "netns", "exec", netns, *words] | ["ip", "-n", netns, *words]:
+            words = words if "exec" in entry["argv"] else ["ip", *words]
+        case words:
+            netns = ""
+    if not words or words[0] in DONE_HERE:
+        return ()
+    return (netns, words[0].removesuffix("-restore"), *words[1:])
