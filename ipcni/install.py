@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import pkgutil
-import stat
 import sys
 from collections.abc import Iterator
 
@@ -21,7 +20,7 @@ from ipcni.errors import CniError
 from ipcni.native import client
 from ipcni.protocol import delegate
 from ipcni.serve import wire
-from ipcni.shell import render
+from ipcni.shell import files, render
 
 BIN_DIRS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 SAVED = ".ipcni-saved"  # a folder, and a hidden one: no runtime takes it for a plugin
@@ -96,7 +95,7 @@ def install(
             _put_all(bin_dir, _files(names, native), foreign)
         if conflist:
             with _writing(conf_dir):
-                _put(conflist, json.dumps(_NETWORK, indent=2).encode() + b"\n", 0o644)
+                files.put(conflist, json.dumps(_NETWORK, indent=2).encode() + b"\n", 0o644)
     return steps
 
 
@@ -147,7 +146,7 @@ def _put_all(bin_dir: str, wanted: dict[str, bytes], foreign: list[str]) -> None
     os.makedirs(bin_dir, exist_ok=True)
     # The manifest first: were we stopped half way, uninstall knows of every file that may be ours.
     manifest = {**_manifest(bin_dir), **{name: hashlib.sha256(data).hexdigest() for name, data in wanted.items()}}
-    _put(os.path.join(bin_dir, MANIFEST), json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n", 0o644)
+    files.put(os.path.join(bin_dir, MANIFEST), json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n", 0o644)
     for name, data in wanted.items():
         path = os.path.join(bin_dir, name)
         if name in foreign:
@@ -156,7 +155,7 @@ def _put_all(bin_dir: str, wanted: dict[str, bytes], foreign: list[str]) -> None
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(saved)
             os.link(path, saved)  # the old plugin stays callable until the moment it is replaced
-        _put(path, data, 0o755)
+        files.put(path, data, 0o755)
 
 
 def _foreign(path: str) -> bool:
@@ -194,23 +193,6 @@ def _digest(path: str) -> str:
             return hashlib.sha256(file.read()).hexdigest()
     except FileNotFoundError:
         return ""
-
-
-def _put(path: str, data: bytes, mode: int) -> None:
-    """Writes a file whole or not at all: a runtime may be starting a plugin at this very moment."""
-    fresh = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    try:
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(fresh, stat.S_IMODE(mode))
-        os.replace(fresh, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(fresh)
-        raise
 
 
 @contextlib.contextmanager

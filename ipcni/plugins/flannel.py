@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import time
 from typing import Any
 
 import msgspec
@@ -101,11 +102,22 @@ def gc(req: Request, host: Host) -> None:
     stale = []
     for name in sorted(os.listdir(conf.data_dir)) if os.path.isdir(conf.data_dir) else []:
         stored = None if name.removeprefix(_DRAFT) in alive else _stored(path := os.path.join(conf.data_dir, name))
-        cut_short = name.startswith(_DRAFT) and stored is not None and not isinstance(stored, dict)  # by a crash: nobody's
-        if cut_short or (isinstance(stored, dict) and stored.get("name") == req.network):
+        if isinstance(stored, dict):
+            mine = stored.get("name") == req.network
+        else:  # cut short by a crash, and nobody's; or just being written by another network's ADD
+            mine = stored is not None and name.startswith(_DRAFT) and _age(path) > host.settings.command_timeout
+        if mine:
             stale.append(path)
     if stale:
         host.do(render("flannel/del.sh.j2", paths=stale))
+
+
+def _age(path: str) -> float:
+    """Seconds since a file was written; none where it is gone."""
+    try:
+        return time.time() - os.stat(path).st_mtime
+    except FileNotFoundError:
+        return 0
 
 
 def delegate_conf(network: str, conf: Conf, env: SubnetEnv) -> dict[str, Any]:

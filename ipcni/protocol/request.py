@@ -1,5 +1,6 @@
 """What a plugin was asked: the environment and stdin of one call, checked and typed."""
 
+import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -41,8 +42,9 @@ class Request(msgspec.Struct, frozen=True):
 
     @property
     def netns(self) -> Netns:
-        """The pod's namespace; only where CNI_NETNS was given."""
-        return Netns(self.netns_path)
+        """The pod's namespace; only where CNI_NETNS was given. A relative path is one from the caller's folder."""
+        path = self.netns_path
+        return Netns(path if path.startswith("/") or not path else os.path.abspath(path))
 
     @property
     def attachment(self) -> Attachment:

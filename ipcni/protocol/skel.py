@@ -89,8 +89,8 @@ def _perform(req: Request, host: Host) -> Answer:
             record.trace(error)
         return _failed(host, record, failure)
     except Interrupted:  # whenever it came; there won't be another one
-        failure = CniError(f"{req.verb} was interrupted by a signal", errors.TRY_AGAIN, "it has been undone as far as it went")
-        return _failed(host, record, failure)
+        details = "it has been undone as far as it went" if host.undoes else ""
+        return _failed(host, record, CniError(f"{req.verb} was interrupted by a signal", errors.TRY_AGAIN, details))
 
 
 def _failed(host: Host, record: "journal.Record", failure: CniError) -> Answer:

@@ -40,7 +40,6 @@ class Worker:
         self._listener, self._stop, self._limits, self._build, self._busy = listener, stop, limits, build, busy
         self._shell = Shell(warm=True)
         self._here = [os.stat(f"/proc/self/ns/{kind}") for kind in ("net", "mnt")]
-        self._conn: socket.socket | None = None
 
     def run(self) -> None:
         """Serves until the server ends or this worker has had enough."""
@@ -118,6 +117,8 @@ class Worker:
                 signal.setitimer(signal.ITIMER_REAL, self._limits.seconds)
                 _tell_of(conn)
                 with signals.disturbed(before):
+                    if self._hung_up(conn):  # before anybody was told of it
+                        raise Interrupted
                     answer = skel.handle(
                         call.plugin,
                         call.env,

@@ -28,6 +28,23 @@ def make_folders(path: str) -> None:
             os.mkdir(path, 0o755)
 
 
+def put(path: str, data: bytes, mode: int) -> None:
+    """Writes a file whole or not at all: another process may be about to read it, and a crash may come. Raises OSError."""
+    make_folders(os.path.dirname(path))
+    fresh = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}")
+    try:
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(fresh, mode)
+        os.replace(fresh, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(fresh)
+        raise
+
+
 def content(path: str) -> bytes:
     """A small file's bytes, with as few system calls as can be: an ADD reads a dozen. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -165,36 +165,45 @@ class Shell:
     def stop(self) -> None:
         """Ends the shell, once it is through with what it was told."""
         with undisturbed():
-            if self._script >= 0:
-                os.close(self._script)
-                os.close(self._status)
-            self._script = self._status = -1
+            fds, self._script, self._status = (self._script, self._status), -1, -1
             self._running = None
+            for fd in fds:
+                if fd >= 0:
+                    os.close(fd)
+
+    def hurry(self) -> None:
+        """Has the command that runs end, called from another thread than it runs in."""
+        if (running := self._running) is not None:  # its truth is its output's, for which it would wait
+            with contextlib.suppress(OSError):
+                os.killpg(running.pgid, signal.SIGTERM)
 
     def _start(self, path: str, keep: set[int]) -> None:
+        """Raises OSError where the shell cannot be started."""
         for stream in (self._out, self._err):
             self._told(stream)  # what a command said that was killed
         sh = load()
-        with undisturbed():
+        with undisturbed(), contextlib.ExitStack() as theirs:
             read, self._script = os.pipe()
+            script = theirs.enter_context(open(read, "rb", 0))
             self._status, write = os.pipe()
-            with open(read, "rb", 0) as script, open(write, "wb", 0):
-                self._running = sh.Command("/bin/sh")(
-                    _in=script,
-                    _out=self._out,
-                    _err=self._err,
-                    _cwd="/",
-                    _env={"PATH": path, "LC_ALL": "C"},
-                    _ok_code=_ANY_STATUS,
-                    _bg=True,
-                    _bg_exc=False,
-                    _new_group=True,
-                    _pass_fds=keep or {2},
-                    _preexec_fn=heed,
-                )
-                self._path, self._held = path, set(keep)
-                # Descriptor 3 tells us how commands end; they don't get it themselves.
-                self._say(f"exec 3>/proc/{os.getpid()}/fd/{write}; echo 0 >&3\n", _GRACE)
+            theirs.callback(os.close, write)
+            self._running = sh.Command("/bin/sh")(
+                _in=script,
+                _out=self._out,
+                _err=self._err,
+                _cwd="/",
+                _env={"PATH": path, "LC_ALL": "C"},
+                _ok_code=_ANY_STATUS,
+                _bg=True,
+                _bg_exc=False,
+                _new_group=True,
+                _pass_fds=keep or {2},
+                _preexec_fn=heed,
+            )
+            self._path, self._held = path, set(keep)
+            # Descriptor 3 tells us how commands end; they don't get it themselves.
+            if self._say(f"exec 3>/proc/{os.getpid()}/fd/{write}; echo 0 >&3\n", _GRACE):
+                raise OSError("/bin/sh does not start")
 
     def _say(self, script: str, timeout: float) -> int:
         """Has lines run that end by telling a status: what it is (128 and above, for signals, as negative numbers)."""
@@ -206,8 +215,9 @@ class Shell:
             readable, writable, _ = select.select([self._status], [self._script] if data else [], [], max(left, 0))
             if readable:
                 part = os.read(self._status, 16)
-                if not part:
-                    raise OSError("/bin/sh has ended")
+                if not part:  # somebody has killed it, and how far its command got is unknown
+                    self._kill(signal.SIGKILL)
+                    return -signal.SIGKILL
                 told += part
             elif writable:
                 data = data[os.write(self._script, data[:4096]) :]
@@ -226,12 +236,12 @@ class Shell:
                 return
             deadline = time.monotonic() + _GRACE
             with contextlib.suppress(OSError):
-                running.signal_group(number)
+                os.killpg(running.pgid, number)
                 while time.monotonic() < deadline:
                     running.is_alive()  # reaps the shell: `sh` itself looks once a second
                     os.killpg(running.pgid, 0)
                     time.sleep(0.005)
-                running.signal_group(signal.SIGKILL)
+                os.killpg(running.pgid, signal.SIGKILL)
 
     @staticmethod
     def _told(stream: int) -> str:

@@ -27,8 +27,10 @@ from typing import Any
 import jinja2
 import msgspec
 
+from ipcni import __version__
 from ipcni.errors import CniError
 from ipcni.model import Netns, Plan, Step
+from ipcni.shell import files
 
 _QUOTED = re.compile(r"[\"'\\#]|[^\x20-\x7e]")
 _REDIRECT = " > "
@@ -67,13 +69,14 @@ class _Rendered(str):
 
 
 class _Compiled(jinja2.ModuleLoader):
-    """Templates as Python modules beside them, compiled by whoever needs them first; as Python's own, one that is not of its source's time is not taken.
+    """Templates as Python modules, made by whoever needs them first, and known by what they were made of: another text is another module.
 
-    Where nothing can be written they are compiled each time.
+    Where that is not to be had, for want of a folder to write to, say, they are compiled each time.
     """
 
     def __init__(self, sources: str) -> None:
-        self._sources, self._modules = sources, os.path.join(sources, "__pycache__", f"jinja-{jinja2.__version__}")
+        self._sources = sources
+        self._modules = os.path.join(sources, "__pycache__", f"{__version__}-{jinja2.__version__}")
         super().__init__(self._modules)
 
     def load(
@@ -82,25 +85,15 @@ class _Compiled(jinja2.ModuleLoader):
         name: str,
         globals: MutableMapping[str, Any] | None = None,  # noqa: A002  # the name is Jinja's
     ) -> jinja2.Template:
-        source, module = os.path.join(self._sources, name), os.path.join(self._modules, self.get_module_filename(name))
-        try:
-            if not os.path.exists(module) or os.stat(module).st_mtime_ns != os.stat(source).st_mtime_ns:
-                self._compile(environment, name, source, module)
-        except OSError:
-            return jinja2.FileSystemLoader(self._sources).load(environment, name, globals)
-        return super().load(environment, name, globals)
-
-    def _compile(self, environment: jinja2.Environment, name: str, source: str, module: str) -> None:
-        with open(source, encoding="utf-8") as file:
-            when = os.stat(file.fileno()).st_mtime_ns
-            code = environment.compile(file.read(), name, source, raw=True, defer_init=True)
-        os.makedirs(self._modules, exist_ok=True)
-        fresh = f"{module}.{os.getpid()}"
-        with open(fresh, "w", encoding="utf-8") as file:
-            file.write(code)
-        os.utime(fresh, ns=(when, when))
-        os.replace(fresh, module)
-        importlib.invalidate_caches()  # Python remembers which modules a folder has
+        source = files.content(os.path.join(self._sources, name)).decode()
+        made_of = f"{name}\n{source}"
+        with contextlib.suppress(Exception):
+            module = os.path.join(self._modules, self.get_module_filename(made_of))
+            if not os.path.exists(module):
+                files.put(module, environment.compile(source, name, raw=True, defer_init=True).encode(), 0o644)
+                importlib.invalidate_caches()  # Python remembers which modules a folder has
+            return super().load(environment, made_of, globals)
+        return jinja2.FileSystemLoader(self._sources).load(environment, name, globals)
 
 
 @functools.cache

@@ -95,7 +95,7 @@ class Runner:
         twin = Runner(self.settings, {}, self._shell.beside)
         twin.log, twin._path, twin._plugin, twin._fds = self.log, self._path, list(self._plugin), set(self._fds)
         try:
-            with meanwhile(lambda: act(twin)):
+            with meanwhile(lambda: act(twin), twin._shell.hurry):
                 yield
         finally:
             self._undo += twin._undo
@@ -133,6 +133,12 @@ class Runner:
 
     def undo(self) -> None:
         """Takes back what this request did, newest first, as well as it can be done. No signal stops that: it would lose the rest."""
+        try:
+            self._take_back()
+        except Interrupted:  # just before, or behind, when nothing is left to do; why it is undone is what has to be told
+            self._take_back()
+
+    def _take_back(self) -> None:
         with undisturbed():
             entries, self._undo, self._undoing = self._undo[::-1], [], True
             back: list[Step] = []

@@ -36,7 +36,9 @@ def disturbed(before: Mask) -> Iterator[None]:
 
 
 def heed() -> None:
-    """Takes signals, as a program expects it that is started while ours wait."""
+    """In a program that is about to start: signals do what they usually do, whatever we do with ours."""
+    for number in TOLD_TO_STOP:
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, TOLD_TO_STOP)
 
 

@@ -1,6 +1,7 @@
 """bridge on a real kernel: every key, and the cases of the main sheet (2, 14.1 to 14.34)."""
 
 import json
+import pathlib
 import re
 from typing import Any
 
@@ -987,3 +988,18 @@ def test_ipam_that_gives_no_address(node: Node) -> None:
     error = node.call("ADD", {**conf(node), "ipam": {"type": "nope"}}, node.pod()).error()
     assert error["msg"].startswith('failed to find plugin "nope" in path [')
     nothing_left(node)
+
+
+def test_a_namespace_by_a_relative_path(node: Node, tmp_path: pathlib.Path) -> None:
+    """From the caller's folder, whatever the folder of those who do the work; the result has it as it was given."""
+    pod = node.pod()
+    (tmp_path / "bin").mkdir()
+    for plugin in ("bridge", "host-local"):
+        (tmp_path / "bin" / plugin).write_text(f"#!/bin/sh\ncd /run && exec {BIN}/{plugin}\n")
+        (tmp_path / "bin" / plugin).chmod(0o755)
+    wanted = conf(node, V4, isGateway=True, ipMasq=True)
+    result = node.call("ADD", wanted, f"netns/{pod.name}", bin_dir=tmp_path / "bin", path=str(BIN)).ok()
+    assert result["interfaces"][2]["sandbox"] == f"netns/{pod.name}"
+    assert addresses(pod, "eth0") == ["10.7.0.2/24"]
+    node.call("DEL", wanted, f"netns/{pod.name}", bin_dir=tmp_path / "bin", path=str(BIN)).ok()
+    assert veths(node) == []

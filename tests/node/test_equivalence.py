@@ -196,24 +196,36 @@ ELSEWHERE = {
 }
 
 
+PAGES = sorted((ROOT / "docs" / "plugins").glob("*.md"))
+
+
+def kind_of(value: dict[str, Any], kind: str) -> str:
+    """Whose keys these are, inside a configuration of that kind."""
+    if ("ranges" in value or "subnet" in value) and kind != "flannel":
+        kind = "host-local"
+    return str(value.get("type", kind))
+
+
 def keys(value: Any, kind: str) -> set[tuple[str, str]]:
     """Plugin and key of everything in a configuration."""
     if isinstance(value, list):
         return {found for each in value for found in keys(each, kind)}
     if not isinstance(value, dict):
         return set()
-    if "ranges" in value or "subnet" in value:
-        kind = "host-local" if kind != "flannel" else kind
-    kind = value.get("type", kind)
+    kind = kind_of(value, kind)
     return {(kind, key) for key in value} | {found for each in value.values() for found in keys(each, kind)}
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "plugins").glob("*.md")), ids=lambda page: page.stem)
-def test_every_documented_key_has_a_chain(page: pathlib.Path) -> None:
+def documented(page: pathlib.Path) -> set[str]:
+    """The keys in the table of a plugin's page."""
     rows = [line.split("|")[1] for line in page.read_text().splitlines() if line.startswith("| `")]
-    documented = {name.split(".")[-1] for row in rows for name in re.findall(r"`([\w.]+)`", row)}
+    return {name.split(".")[-1] for row in rows for name in re.findall(r"`([\w.]+)`", row)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_documented_key_has_a_chain(page: pathlib.Path) -> None:
     used = {key for kind, key in keys(list(CHAINS.values()), "") if kind == page.stem}
-    assert documented - used == ELSEWHERE.get(page.stem, set())
+    assert documented(page) - used == ELSEWHERE.get(page.stem, set())
 
 
 def conflist(chain: list[dict[str, Any]], node: Node, version: str) -> pathlib.Path:
@@ -254,17 +266,17 @@ def on_node(node: Node, *argv: str, **options: Any) -> subprocess.CompletedProce
     )
 
 
-def commands(node: Node, pod: Pod, path: pathlib.Path) -> list[str]:
-    given = ["--netns", pod.name, "--container-id", "cid1", "--cni-path", str(BIN), "--cache-dir", "/run/lab/cache"]
+def commands(node: Node, pod: Pod, path: pathlib.Path, bin_dir: pathlib.Path = BIN) -> list[str]:
+    given = ["--netns", pod.name, "--container-id", "cid1", "--cni-path", str(bin_dir), "--cache-dir", "/run/lab/cache"]
     return [str(path), *given, "--capability-args", json.dumps({"portMappings": PORTS})]
 
 
-def state(node: Node, pod: Pod) -> dict[str, Any]:
+def state(node: Node, pod: Pod, *, anonymous: bool = False) -> dict[str, Any]:
     settle(node, pod)
     folders = {
         title: node.folder / name for title, name in (("leases", "networks"), ("flannel", "flannel"), ("tuning", "tuning"))
     }
-    return snapshot(node, [pod], folders)
+    return snapshot(node, [pod], folders, anonymous=anonymous)
 
 
 def settled_differences(left: Node, left_pod: Pod, right: Node, right_pod: Pod) -> list[str]:

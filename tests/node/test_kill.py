@@ -1,6 +1,7 @@
 """A plugin that is killed at any moment: DEL removes what it left. One that is asked to stop removes it itself."""
 
 import json
+import os
 import random
 import signal
 import time
@@ -174,3 +175,16 @@ def test_a_half_written_note_goes_with_the_container(node: Node) -> None:
     assert sorted(remains(node)["notes"]) == [".cid1", "cid1"]
     node.call("DEL", conf, pod).ok()
     assert remains(node) == {}
+
+
+def test_a_note_that_is_being_written_stays(node: Node) -> None:
+    """Another network's ADD is at it; what no command takes so long for is a crash's."""
+    conf = flannel(node)
+    (node.folder / "flannel").mkdir()
+    draft = node.folder / "flannel" / ".other"
+    draft.write_text("")
+    node.call("GC", {**conf, "cni.dev/valid-attachments": []}).ok()
+    assert draft.exists()
+    os.utime(draft, (time.time() - 3600, time.time() - 3600))
+    node.call("GC", {**conf, "cni.dev/valid-attachments": []}).ok()
+    assert not draft.exists()
