@@ -123,7 +123,7 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
 }
 ROUTED = {**DUAL, "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}, {"dst": "198.51.100.0/24", "gw": "10.7.0.9", "priority": 7}]}
 CHILDREN: dict[str, list[dict[str, Any]]] = {
-    "macvlan": [{"type": "macvlan", "master": "mst", "ipam": DUAL}],
+    "macvlan": [{"type": "macvlan", "master": "mst", "dns": {"domain": "x"}, "ipam": DUAL}],
     "macvlan, all keys": [
         {
             "type": "macvlan",
@@ -137,8 +137,8 @@ CHILDREN: dict[str, list[dict[str, Any]]] = {
         TUNING,
     ],
     "macvlan, passthru": [{"type": "macvlan", "master": "mst", "mode": "passthru"}],
-    "ipvlan": [{"type": "ipvlan", "master": "mst", "mode": "l3", "mtu": 1300, "ipam": DUAL}],
-    "vlan": [{"type": "vlan", "master": "mst", "vlanId": 77, "mtu": 1300, "ipam": DUAL}],
+    "ipvlan": [{"type": "ipvlan", "master": "mst", "mode": "l3", "mtu": 1300, "dns": {"domain": "x"}, "ipam": DUAL}],
+    "vlan": [{"type": "vlan", "master": "mst", "vlanId": 77, "mtu": 1300, "dns": {"domain": "x"}, "ipam": DUAL}],
     "dummy": [{"type": "dummy", "ipam": DUAL}],
     "tap": [{"type": "tap", "multiQueue": True, "mtu": 1400, "owner": 54321, "ipam": V4}],
     "macvlan, in the pod": [{"type": "macvlan", "master": "inner", "linkInContainer": True, "dns": {"domain": "x"}, "ipam": V4}],
