@@ -20,7 +20,7 @@ from ipcni.errors import CniError
 from ipcni.native import client
 from ipcni.protocol import delegate
 from ipcni.serve import wire
-from ipcni.shell import files, render
+from ipcni.shell import files, jinja
 
 BIN_DIRS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 SAVED = ".ipcni-saved"  # a folder, and a hidden one: no runtime takes it for a plugin
@@ -90,7 +90,7 @@ def install(
     if native is None:
         steps.append(Step(bin_dir, "no C compiler here, so `ipcni serve` is of no use; each call starts Python"))
     if not dry_run:
-        render.load_all()  # which compiles them now, and not when the first pods wait
+        jinja.load_all()  # which compiles them now, and not when the first pods wait
         with _writing(bin_dir):
             _put_all(bin_dir, _files(names, native), foreign)
         if conflist:

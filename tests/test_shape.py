@@ -15,7 +15,7 @@ PLUGINS = sorted(path.stem.replace("_", "-") for path in (PACKAGE / "plugins").g
 # One module per outside thing.
 ONLY_IN = {
     "sh": {"shell/process.py"},
-    "jinja2": {"shell/render.py"},
+    "jinja2": {"shell/jinja.py"},
     "filelock": {"shell/locks.py"},
     "subprocess": set(),
     "click": {str(path.relative_to(PACKAGE)) for folder in ("commands", "cli") for path in (PACKAGE / folder).glob("*.py")},

@@ -18,7 +18,7 @@ from ipcni.errors import CniError
 from ipcni.serve import wire
 from ipcni.serve.worker import Limits, Worker
 from ipcni.serve.worker import main as work
-from ipcni.shell import process, render
+from ipcni.shell import jinja, process
 
 _SLOT = struct.Struct("dQ")  # since when a worker is busy (0: it is not), and how many requests it has begun
 _GRACE = 15  # seconds to undo in, before a worker that hangs is killed
@@ -166,7 +166,7 @@ def _load_everything() -> None:
     for module in pkgutil.walk_packages(ipcni.__path__, "ipcni."):
         if not module.name.startswith("ipcni.commands"):
             importlib.import_module(module.name)
-    render.load_all()
+    jinja.load_all()
     process.load()
 
 

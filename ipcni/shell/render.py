@@ -1,4 +1,4 @@
-"""Templates to plans. The only module that knows Jinja.
+"""Templates to plans.
 
 A template renders to a POSIX shell script of one command a line, without pipes, variables or conditions. What the machinery
 has to know about a command stands in comments under it:
@@ -16,25 +16,16 @@ Every `{{ value }}` becomes exactly one shell word (a tuple: that many), whateve
 
 import contextlib
 import functools
-import importlib
-import os
-import pathlib
 import re
 import shlex
-from collections.abc import MutableMapping
-from typing import Any
 
-import jinja2
 import msgspec
 
-from ipcni import __version__
 from ipcni.errors import CniError
 from ipcni.model import Netns, Plan, Step
-from ipcni.shell import files
 
 _QUOTED = re.compile(r"[\"'\\#]|[^\x20-\x7e]")
 _REDIRECT = " > "
-_TEMPLATES = os.path.join(os.path.dirname(os.path.dirname(__file__)), "templates")
 _SWAPPED = ("-A", "-I", "-N")
 
 
@@ -59,68 +50,15 @@ def quote(value: object) -> str:
     raise TypeError(f"a template puts out a {type(value).__name__}, which is no word")
 
 
-def _finalize(value: object) -> object:
-    # Macros and includes hand on text that has been through here already.
-    return value if isinstance(value, (jinja2.Undefined, _Rendered)) else quote(value)
-
-
-class _Rendered(str):
-    """Text that is shell already."""
-
-
-class _Compiled(jinja2.ModuleLoader):
-    """Templates as Python modules, made by whoever needs them first, and known by what they were made of: another text is another module.
-
-    Where that is not to be had, for want of a folder to write to, say, they are compiled each time.
-    """
-
-    def __init__(self, sources: str) -> None:
-        self._sources = sources
-        self._modules = os.path.join(sources, "__pycache__", f"{__version__}-{jinja2.__version__}")
-        super().__init__(self._modules)
-
-    def load(
-        self,
-        environment: jinja2.Environment,
-        name: str,
-        globals: MutableMapping[str, Any] | None = None,  # noqa: A002  # the name is Jinja's
-    ) -> jinja2.Template:
-        source = files.content(os.path.join(self._sources, name)).decode()
-        made_of = f"{name}\n{source}"
-        with contextlib.suppress(Exception):
-            module = os.path.join(self._modules, self.get_module_filename(made_of))
-            if not os.path.exists(module):
-                files.put(module, environment.compile(source, name, raw=True, defer_init=True).encode(), 0o644)
-                importlib.invalidate_caches()  # Python remembers which modules a folder has
-            return super().load(environment, made_of, globals)
-        return jinja2.FileSystemLoader(self._sources).load(environment, name, globals)
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=_Compiled(_TEMPLATES),
-        finalize=_finalize,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-
-
 def render(template: str, /, **values: object) -> Plan:
     """The steps of one template.
 
     `template` is a path below ipcni/templates. Raises CniError for a value that cannot be a word; anything else that goes
     wrong (an undefined name, a line that is no command) is a defect of the template and raises as such.
     """
-    return parse(_environment().get_template(template).render(values), template)
+    from ipcni.shell import jinja  # 10 ms, and not every request renders something
 
-
-def load_all() -> None:
-    """Compiles every template there is, for a process that will use them all."""
-    for path in pathlib.Path(_TEMPLATES).rglob("*.j2"):
-        _environment().get_template(str(path.relative_to(_TEMPLATES)))
+    return parse(jinja.environment().get_template(template).render(values), template)
 
 
 @functools.lru_cache(64)  # what all pods share reads the same each time

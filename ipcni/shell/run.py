@@ -109,11 +109,8 @@ class Runner:
         for batch in batches.coalesce(plan):
             try:
                 self._batch(batch, failures if keep_going else None)
-            except Interrupted:
-                self._undo += batch.steps  # how far it got is unknown
-                raise
-            except StepFailed as failure:
-                if _cut_short(failure.status):
+            except (Interrupted, StepFailed) as end:
+                if isinstance(end, Interrupted) or _cut_short(end.status):  # how far it got is unknown
                     self._undo += batch.steps
                 raise
         return failures
@@ -171,9 +168,7 @@ class Runner:
         self.log.append({"plugin": self._name, "note": text})
 
     def _unneeded(self, step: Step) -> bool:
-        if not step.unless:
-            return False
-        return self.ask(step.unless, step.netns).status == 0
+        return bool(step.unless) and self.ask(step.unless, step.netns).status == 0
 
     def _batch(self, batch: Batch, failures: list[StepFailed] | None) -> None:
         match batch.carrier:
