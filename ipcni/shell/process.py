@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ipcni.model import Done, line
-from ipcni.shell.signals import disturbed, heed, undisturbed
+from ipcni.shell.signals import disturbed, end_group, heed, undisturbed
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -114,6 +114,7 @@ class Shell:
         self._path = ""
         self._held: set[int] = set()
         self._beside: Shell | None = None
+        self._hurried = False
 
     @property
     def beside(self) -> "Shell":
@@ -128,7 +129,10 @@ class Shell:
         """
         sh = load()
         started = time.monotonic()
-        if self._running is not None and (self._ended() if self._warm else not keep <= self._held):
+        if self._hurried:  # it may be about to die
+            self._kill(signal.SIGKILL)
+            self._hurried = False
+        if self._running is not None and (self._ended() or (not self._warm and not keep <= self._held)):
             self.stop()
         try:
             if self._running is None:
@@ -173,6 +177,7 @@ class Shell:
 
     def hurry(self) -> None:
         """Has the command that runs end, called from another thread than it runs in."""
+        self._hurried = True
         if (running := self._running) is not None:  # its truth is its output's, for which it would wait
             with contextlib.suppress(OSError):
                 os.killpg(running.pgid, signal.SIGTERM)
@@ -234,14 +239,7 @@ class Shell:
             self.stop()
             if running is None:
                 return
-            deadline = time.monotonic() + _GRACE
-            with contextlib.suppress(OSError):
-                os.killpg(running.pgid, number)
-                while time.monotonic() < deadline:
-                    running.is_alive()  # reaps the shell: `sh` itself looks once a second
-                    os.killpg(running.pgid, 0)
-                    time.sleep(0.005)
-                os.killpg(running.pgid, signal.SIGKILL)
+            end_group(running.pgid, number, _GRACE)
 
     @staticmethod
     def _told(stream: int) -> str:

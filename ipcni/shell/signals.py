@@ -1,12 +1,15 @@
-"""When a signal may stop us, and when it has to wait."""
+"""When a signal may stop us, and when it has to wait; and how others are stopped."""
 
 import contextlib
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 from ipcni.errors import Interrupted
+from ipcni.shell import files
 
 TOLD_TO_STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGIO}  # of a process of its own; of a server's worker
 Mask = set[int]
@@ -58,3 +61,25 @@ def insist(stop: Callable[[int, FrameType | None], None]) -> None:
             signal.setitimer(signal.ITIMER_REAL, 0.01)
 
     sys.unraisablehook = swallowed
+
+
+def end_group(group: int, number: int, grace: float) -> None:
+    """Ends a process group with the signal `number`, and what is left of it after `grace` seconds for good."""
+    deadline = time.monotonic() + grace
+    with contextlib.suppress(OSError):
+        os.killpg(group, number)
+        while _lives(group):
+            if time.monotonic() > deadline:
+                os.killpg(group, signal.SIGKILL)
+                break
+            time.sleep(0.005)
+
+
+def _lives(group: int) -> bool:
+    """Whether somebody is left. A zombie is nobody: whoever has to bury it may take long."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            state, _, of = files.content(f"/proc/{name}/stat").rpartition(b")")[2].split()[:3]  # proc_pid_stat(5)
+            if int(of) == group and state not in b"ZX":
+                return True
+    return False

@@ -116,4 +116,7 @@ def test_what_runs_beside_is_hurried(alarm: None) -> None:
         pass
     assert time.monotonic() - began < 15
     assert outcomes == [-signal.SIGKILL]
+    for _ in range(20):  # nothing runs: nothing is lost, and undoing has a shell to work with
+        shell.hurry()
+        assert shell.run(("echo", "here"), "", ENTRY_PATH, 10, set()).out == "here\n"
     shell.stop()
