@@ -130,7 +130,10 @@ def _anonymous(text: str) -> str:
         veths = 0
         for name, link in state["links"].items():  # in the order they were made
             role = name
-            if re.fullmatch(r"veth[0-9a-f]{8}", name):
+            if re.fullmatch(r"veth[0-9a-f]{8}", name) and (peer := link.get("link", "")) in state["links"]:
+                role = f"veth-of-{peer}"
+                text = text.replace(name, role)
+            elif re.fullmatch(r"veth[0-9a-f]{8}", name):
                 role = f"veth-{veths}"
                 veths += 1
                 text = text.replace(name, role)

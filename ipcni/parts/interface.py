@@ -171,4 +171,4 @@ def open_netns(facts: Facts, netns: Netns) -> None:
     try:
         facts.require_netns(netns)
     except CniError as error:
-        raise CniError(f'failed to open netns "{netns.path}": {error.msg}') from error
+        raise error.under(f'failed to open netns "{netns.path}"') from error

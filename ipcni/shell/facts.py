@@ -20,6 +20,7 @@ Ask = Callable[[tuple[str, ...], Netns | None], Done]
 
 _NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 _CLONE_NEWNET = 0x40000000
+_NO_NETNS = "CNI_NETNS must be the path of a network namespace, such as /run/netns/pod"
 _WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')  # as libxtables writes them: in double quotes, with backslashes
 _ESCAPED = re.compile(r"\\(.)")
 _RESOURCE_PROBLEM = 4
@@ -237,7 +238,7 @@ class Facts:
             fd = os.open(netns.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             reason = (error.strerror or "").lower()
-            raise CniError(f'failed to Statfs "{netns.path}": {reason}') from error
+            raise CniError(f'failed to Statfs "{netns.path}": {reason}', details=_NO_NETNS) from error
         try:
             if fcntl.ioctl(fd, _NS_GET_NSTYPE) == _CLONE_NEWNET:
                 return
@@ -246,7 +247,7 @@ class Facts:
         finally:
             os.close(fd)
         magic = self._ask(("stat", "-L", "-f", "-c", "%t", netns.path), None).out.strip()
-        raise CniError(f'unknown FS magic on "{netns.path}": {magic}')
+        raise CniError(f'unknown FS magic on "{netns.path}": {magic}', details=_NO_NETNS)
 
 
 def _words(line: str) -> tuple[str, ...]:

@@ -261,13 +261,14 @@ def test_nothing_of_a_request_stays(node: Node, programs: pathlib.Path, alone: p
     pair(cwd=str(elsewhere))
     (worker,) = server.workers()
     shells = children(worker)
+    time.sleep(1)  # the answer is out before the worker is through with the request
     before = [state(pid) for pid in (worker, *shells)]
     assert {(folder, secret) for _, _, folder, secret in before} == {("/", False)}
     for _ in range(5):
         pair(cwd=str(elsewhere), env={"SECRET": "1"})
         server.call("ADD", {**conf, "bridge": 5}, pod, cwd=str(elsewhere)).error()
         server.call("ADD", conf, pod, env={"CNI_NETNS": "/run/netns/none"}).error()
-    assert [state(pid) for pid in (worker, *shells)] == before
+    assert wait(lambda: [state(pid) for pid in (worker, *shells)] == before)
     slow = tools(tmp_path / "tools", ip=SLOW.format(when="-batch", seconds=20))
     client = server.start("ADD", conf, pod, env=slow, cwd=str(elsewhere))
     assert wait((tmp_path / "tools" / "started").exists)
@@ -277,7 +278,7 @@ def test_nothing_of_a_request_stays(node: Node, programs: pathlib.Path, alone: p
     pair(cwd=str(elsewhere))
     assert server.workers() == [worker]
     assert wait(lambda: len(children(worker)) == len(shells)), "the shell that was killed is waited for"
-    assert [state(pid) for pid in (worker, *children(worker))] == before
+    assert wait(lambda: [state(pid) for pid in (worker, *children(worker))] == before)
     server.end()
 
 

@@ -35,7 +35,10 @@ OLDER = {"isolated": "same-bridge", "nftables": "iptables"}
 KNOWN = re.compile(
     r"""/files/leases/\S+:\ "644\ (.*)"\ /\ "600\ \1"         # only root can read a lease
     |/files/tuning/\S+                                       # a backup has kernel settings, too
-    |/links/eth0/txqlen:\ None\ /\ 1000
+    |/links/(eth0|blue|cni0.100)/txqlen:\ None\ /\ 1000
+    |/node/vlans/veth-\S+\ only\ left:\ {'vlan':\ 1,\ 'flags':\ \['Egress\ Untagged'\]}
+    |/info_slave_data/(designated_port|id|no):             # which port came first: the pod's, or the one of the VLAN's gateway
+    |/pod0/routes:\ only\ right:\ .*\ table\ 42           # which Go's vrf loses
     |/sysctl/net.ipv6.conf.eth0.(keep_addr_on_down|ndisc_notify):\ '0'\ /\ '1'
     |/pod0/(links/eth0/addr_info|routes):\ .*fe80::[0-9a-f]+: # made of a MAC that tuning has replaced
     |/node/firewall:\ only\ left:\ table\ ip6?\ nat\ {          # Go's DEL looks into tables, which makes them
