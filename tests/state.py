@@ -109,7 +109,8 @@ def _firewall(saved: str, saved6: str, ruleset: str) -> list[str]:
     lines: list[str] = []
     for tool, text in (("iptables-save", saved), ("ip6tables-save", saved6)):
         lines += [tool] + [re.sub(r"\[\d+:\d+\]", "", line) for line in text.splitlines() if not line.startswith("#")]
-    return lines + [re.sub(r"counter packets \d+ bytes \d+ ", "", line) for line in ruleset.splitlines()]
+    tables = sorted(re.split(r"^(?=table )", ruleset, flags=re.MULTILINE))  # told in the order in which they were made
+    return lines + [re.sub(r"counter packets \d+ bytes \d+ ", "", line) for line in "".join(tables).splitlines()]
 
 
 def _files(folder: pathlib.Path) -> dict[str, str]:
