@@ -45,6 +45,7 @@ class Worker:
         """Serves until the server ends or this worker has had enough."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the server ends us, by its pipe
+        self._shell.restock()
         with select.epoll() as events:
             events.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
             events.register(self._stop, 0)  # only that it hangs up
@@ -60,6 +61,7 @@ class Worker:
                         continue
                 with conn:
                     self._serve(conn)
+                self._shell.restock()
                 gc.collect(0)
                 if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > self._limits.memory << 10:
                     return

@@ -11,6 +11,8 @@ import msgspec
 
 from ipcni.model import HERE, Netns, Plan, Step, command_words
 
+# What most requests give something to read: `ipcni serve` has them started beforehand.
+USUAL = (("ip", "-batch", "-"), ("iptables-restore", "--noflush", "-w", "10"))
 FILES = ("printf", "mkdir", "rm", "mv", "sync", "cat")
 _PLAIN = re.compile(r"[^\s#\"'\\]+")
 _FAILED_LINE = re.compile(r"^Command failed -:(\d+)", re.MULTILINE)

@@ -1,6 +1,7 @@
 """Starting programs: the only module that does, and it does so through `sh`, which takes 45 ms to import: not before it is needed."""
 
 import contextlib
+import itertools
 import os
 import select
 import shlex
@@ -13,7 +14,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ipcni.model import Done, line
+from ipcni.shell.batch import USUAL
 from ipcni.shell.signals import disturbed, end_group, heed, undisturbed
+from ipcni.shell.waiting import Waiting, Words
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +28,7 @@ OUT_OF_TIME = 124  # the status of timeout(1)
 _NOT_FOUND = 127  # sh(1)
 _GRACE = 5  # seconds
 _LAST_WORDS = 8  # lines
+_TELL = "echo $? >&3\n"  # descriptor 3 is ours
 _ANY_STATUS = tuple(range(-64, 256))
 
 
@@ -39,6 +43,9 @@ def search_path(env: Mapping[str, str]) -> str:
     """The caller's PATH and behind it the standard folders: runtimes often hand over a poor one."""
     given = [folder for folder in env.get("PATH", "").split(":") if folder.startswith("/")]
     return ":".join(dict.fromkeys((*given, *STANDARD_PATH)))
+
+
+_USUAL_PATH = search_path({})
 
 
 def process(argv: tuple[str, ...], stdin: str | bytes, env: Mapping[str, str], timeout: float, keep: set[int]) -> Done:
@@ -115,6 +122,8 @@ class Shell:
         self._held: set[int] = set()
         self._beside: Shell | None = None
         self._hurried = False
+        self._waiting: list[Waiting] = []
+        self._number = itertools.count()
 
     @property
     def beside(self) -> "Shell":
@@ -122,32 +131,16 @@ class Shell:
         self._beside = self._beside or Shell(warm=self._warm)
         return self._beside
 
-    def run(self, argv: tuple[str, ...], stdin: str, path: str, timeout: float, keep: set[int]) -> Done:
+    def run(self, argv: Words, stdin: str, path: str, timeout: float, keep: set[int], then: Words = ()) -> Done:
         """Runs one program of the folders in `path` to its end, `timeout` seconds at most.
 
-        `keep` are descriptors, of locks, that shall stay open as long as a command runs, whatever becomes of the caller.
+        `keep` are descriptors, of locks, that shall stay open as long as a command runs, whatever becomes of the caller. `then` is a program
+        that will be given something to read next: it is started meanwhile.
         """
         sh = load()
         started = time.monotonic()
-        if self._hurried:  # it may be about to die
-            self._kill(signal.SIGKILL)
-            self._hurried = False
-        if self._running is not None and (self._ended() or (not self._warm and not keep <= self._held)):
-            self.stop()
         try:
-            if self._running is None:
-                self._start(path, set() if self._warm else keep)
-            lines = [] if path == self._path else [f"PATH={shlex.quote(path)}"]
-            self._path = path
-            command = line(argv) + " 3>&-"
-            if stdin:
-                mark = "END"
-                while f"\n{mark}\n" in f"\n{stdin}":
-                    mark += "_"
-                lines += [f"{command} <<'{mark}'", stdin + mark]
-            else:
-                lines.append(f"{command} </dev/null")
-            status = self._say("\n".join([*lines, "echo $? >&3", ""]), timeout)
+            status, out, err = self._run(argv, stdin, path, timeout, keep, then)
         except (sh.CommandNotFound, sh.ForkException, OSError) as error:
             self._kill(signal.SIGKILL)
             return Done(126, "", str(error).strip().splitlines()[-1], _ms(started))
@@ -155,12 +148,76 @@ class Shell:
             # We are to stop, and so is the command; what it did by then is undone next.
             self._kill(signal.SIGTERM)
             raise
-        out, err = self._told(self._out), self._told(self._err)
         if status == _NOT_FOUND and "/" not in argv[0] and shutil.which(argv[0], path=path) is None:
             return Done(status, "", f"{argv[0]}: not found in {path}", _ms(started))
         if status == OUT_OF_TIME:
             return Done(OUT_OF_TIME, out, err + f"{argv[0]}: killed after {timeout:g} s (command_timeout)", _ms(started))
         return Done(status, out, err, _ms(started))
+
+    def _run(self, argv: Words, stdin: str, path: str, timeout: float, keep: set[int], then: Words) -> tuple[int, str, str]:
+        self._be_there(path, keep)
+        data = stdin.encode()
+        if data and (waiting := next((each for each in self._waiting if each.fits(argv, path, data)), None)):
+            waiting.feed(data)
+            status = self._say(f"{self._ahead(then, path)}{waiting.wait}\n{_TELL}", timeout)
+            if waiting not in self._waiting:  # it was killed with the shell
+                return status, "", ""
+            out, err = map(self._told, waiting.streams)
+            began = not waiting.untouched(data)
+            self._forget(waiting)
+            if began:
+                return status, out, err
+            self._told(self._err)  # the shell's remark on its end
+        status = self._say(f"{self._ahead(then, path)}{_command(argv, stdin)}{_TELL}", timeout)
+        return status, self._told(self._out), self._told(self._err)
+
+    def _be_there(self, path: str, keep: set[int]) -> None:
+        """Has a shell running that looks for programs in `path`. Raises OSError where there is none to be had."""
+        if self._hurried:  # it may be about to die
+            self._kill(signal.SIGKILL)
+            self._hurried = False
+        if self._running is not None and (self._ended() or (not self._warm and not keep <= self._held)):
+            self.stop()
+        if self._running is None:
+            self._start(path, set() if self._warm else keep)
+        if path != self._path:
+            self._say(f"PATH={shlex.quote(path)}\necho 0 >&3\n", _GRACE)
+            self._path = path
+
+    # -- programs that wait for what they are to read
+
+    def _ahead(self, argv: Words, path: str) -> str:
+        """The lines of shell that start a program which then waits; none where one waits already, or can't."""
+        with undisturbed(), contextlib.suppress(OSError):
+            if argv and not self.waits(argv, path):
+                self._waiting.append(Waiting(argv, path, next(self._number)))
+                return self._waiting[-1].start(self._held)
+        return ""
+
+    def waits(self, argv: Words, path: str) -> bool:
+        """Whether such a program waits."""
+        return any(each.fits(argv, path) for each in self._waiting)
+
+    def dismiss(self) -> None:
+        """Has those programs end that wait in vain: all but the usual ones."""
+        with undisturbed():
+            vain = [each for each in self._waiting if each.argv not in USUAL or not each.fits(each.argv, _USUAL_PATH)]
+            if vain and not self._say("echo 0 >&3\n", _GRACE):  # the shell has opened all that is theirs
+                for each in vain:
+                    self._forget(each)
+
+    def restock(self) -> None:
+        """Between requests: has the usual programs wait for the next one. Nothing of a request is in them."""
+        with contextlib.suppress(OSError):
+            self._be_there(self._path or _USUAL_PATH, set())
+            self.dismiss()
+            os.write(self._script, "".join(self._ahead(argv, _USUAL_PATH) for argv in USUAL).encode())
+        if self._beside:
+            self._beside.restock()
+
+    def _forget(self, waiting: Waiting) -> None:
+        self._waiting.remove(waiting)
+        waiting.close()
 
     def _ended(self) -> bool:
         """Whether the shell is gone; while nothing runs it has nothing to say but that."""
@@ -174,6 +231,8 @@ class Shell:
             for fd in fds:
                 if fd >= 0:
                     os.close(fd)
+            for each in self._waiting[::-1]:
+                self._forget(each)
 
     def hurry(self) -> None:
         """Has the command that runs end, called from another thread than it runs in."""
@@ -211,7 +270,7 @@ class Shell:
                 raise OSError("/bin/sh does not start")
 
     def _say(self, script: str, timeout: float) -> int:
-        """Has lines run that end by telling a status: what it is (128 and above, for signals, as negative numbers)."""
+        """Has lines run that end by telling a status: what it is (that of a signal, 129 to 192, as a negative number)."""
         data = script.encode()
         deadline = time.monotonic() + timeout
         told = b""
@@ -230,16 +289,17 @@ class Shell:
                 self._kill(signal.SIGKILL)
                 return OUT_OF_TIME
         status = int(told)
-        return 128 - status if status > 128 else status
+        return 128 - status if 128 < status <= 128 + signal.SIGRTMAX else status  # 255 is how ip refuses a word
 
     def _kill(self, number: int) -> None:
         """Ends the shell and the command it runs, for good within the time of grace."""
         with undisturbed():
-            running = self._running
+            running, (waiting, self._waiting) = self._running, (self._waiting, [])
             self.stop()
-            if running is None:
-                return
-            end_group(running.pgid, number, _GRACE)
+            if running is not None:
+                end_group(running.pgid, number, _GRACE)
+            for each in waiting:  # now nobody opens what is theirs any more
+                each.close()
 
     @staticmethod
     def _told(stream: int) -> str:
@@ -247,6 +307,16 @@ class Shell:
         os.ftruncate(stream, 0)
         os.lseek(stream, 0, os.SEEK_SET)
         return _text(text)
+
+
+def _command(argv: Words, stdin: str) -> str:
+    """Lines of shell: a command, and what it is to read."""
+    if not stdin:
+        return f"{line(argv)} 3>&- </dev/null\n"
+    mark = "END"
+    while f"\n{mark}\n" in f"\n{stdin}":
+        mark += "_"
+    return f"{line(argv)} 3>&- <<'{mark}'\n{stdin}{mark}\n"
 
 
 class Child:

@@ -47,6 +47,7 @@ class Runner:
         self._undo: list[Step | Callable[[], object]] = []
         self._undoing = False
         self._fds: set[int] = set()
+        self._then: tuple[str, ...] = ()  # the program that the plan goes on with
 
     # -- the surroundings of a plan
 
@@ -106,12 +107,15 @@ class Runner:
     def do(self, plan: Plan, *, keep_going: bool = False) -> list[StepFailed]:
         """Runs the steps in order. A failure ends that and is raised; with `keep_going` (removals) the rest is run and failures are returned."""
         failures: list[StepFailed] = []
-        for batch in batches.coalesce(plan):
+        todo = batches.coalesce(plan)
+        for at, batch in enumerate(todo):
+            self._then = next((each.argv if each.stdin else () for each in todo[at + 1 :] if each.carrier != "file"), ())
             try:
                 self._batch(batch, failures if keep_going else None)
             except (Interrupted, StepFailed) as end:
                 if isinstance(end, Interrupted) or _cut_short(end.status):  # how far it got is unknown
                     self._undo += batch.steps
+                self._shell.dismiss()
                 raise
         return failures
 
@@ -120,7 +124,7 @@ class Runner:
         batch = Batch("iptables", plan)
         before = len(self._undo)
         self._undo += plan  # beforehand: how far an interrupted one gets is unknown
-        done = self._patiently(batch.argv, batch.stdin, _TRIES)
+        done = self._carry(batch)
         self._note(batch.argv, batch.stdin, done, list(plan), look=done.status != 0)
         if _cut_short(done.status):
             self._judge(plan[0], done, None)
@@ -179,7 +183,11 @@ class Runner:
             case "iptables" | "nft":
                 self._transaction(batch, failures)
             case _:
-                for step in batch.steps:
+                (step,) = batch.steps
+                line = Batch(batches.carrier(step), batch.steps)
+                if line.stdin and step.netns is None and self._shell.waits(line.argv, self._path):  # which starts no program
+                    self._batch(line, failures)
+                else:
                     self._one(step, self._execute, failures)
 
     def _files(self, batch: Batch, failures: list[StepFailed] | None) -> None:
@@ -231,7 +239,7 @@ class Runner:
         steps = batch.steps
         while steps:
             part = Batch(batch.carrier, steps)
-            done = self._process(part.argv, part.stdin)
+            done = self._carry(part)
             self._note(part.argv, part.stdin, done, list(steps))
             if done.status == 0:
                 self._undo += steps
@@ -243,7 +251,7 @@ class Runner:
 
     def _transaction(self, batch: Batch, failures: list[StepFailed] | None) -> None:
         """All or nothing: when it was nothing, the steps are run singly and the guilty one names itself."""
-        done = self._patiently(batch.argv, batch.stdin, _TRIES if batch.carrier == "iptables" else 1)
+        done = self._carry(batch)
         self._note(batch.argv, batch.stdin, done, list(batch.steps))
         if done.status == 0:
             self._undo += batch.steps
@@ -253,6 +261,9 @@ class Runner:
             return
         for step in batch.steps:
             self._one(step, self._execute, failures)
+
+    def _carry(self, batch: Batch) -> Done:
+        return self._patiently(batch.argv, batch.stdin, _TRIES if batch.carrier == "iptables" else 1)
 
     def _patiently(self, argv: tuple[str, ...], stdin: str, tries: int) -> Done:
         """An iptables that finds the kernel or its lock busy is asked again, a little later each time."""
@@ -297,7 +308,7 @@ class Runner:
             entry["ms"] = round((time.monotonic() - started) * 1000, 2)
 
     def _process(self, argv: tuple[str, ...], stdin: str) -> Done:
-        return self._shell.run(argv, stdin, self._path, self.settings.command_timeout, self._fds)
+        return self._shell.run(argv, stdin, self._path, self.settings.command_timeout, self._fds, self._then)
 
     def has(self, tool: str) -> bool:
         """Whether there is such a program."""

@@ -102,6 +102,15 @@ def children(pid: int) -> list[int]:
     return [int(each) for each in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def below(pid: int) -> list[int]:
+    """A process's children, theirs, and so on."""
+    return [each for child in children(pid) for each in (child, *below(child))]
+
+
+def command(pid: int) -> str:
+    return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+
+
 def wait(condition: Any, seconds: float = 10) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -226,7 +235,7 @@ def test_a_request_that_hangs(node: Node, programs: pathlib.Path, alone: pathlib
     began = time.monotonic()
     client = server.start("ADD", network(node), node.pod(), container="hangs", env=env)
     assert wait((tmp_path / "tools" / "started").exists)
-    (worker,) = [pid for pid in server.workers() if any(children(shell) for shell in children(pid))]
+    (worker,) = [pid for pid in server.workers() if any("/tools/ip" in command(each) for each in below(pid))]
     os.kill(worker, signal.SIGSTOP)
     server.programs = alone
     for number in range(5):

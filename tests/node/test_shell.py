@@ -1,15 +1,17 @@
 """The shell that runs commands: what becomes of one that is told to stop, does not, or is killed."""
 
+import contextlib
 import os
 import pathlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from ipcni.errors import Interrupted
 from ipcni.shell import process
+from ipcni.shell.batch import USUAL
 from ipcni.shell.process import Shell
 from ipcni.shell.threads import meanwhile
 from tests.lab import ENTRY_PATH
@@ -35,15 +37,24 @@ def alarm() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
-def alive(marker: str) -> bool:
-    """Whether a process with that word on its command line is there, and no zombie."""
+def running(marker: str) -> list[int]:
+    """The processes with that word on their command line, but zombies and ourselves."""
+    found = []
     for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if marker in path.read_bytes().decode(errors="replace") and int(path.parent.name) != os.getpid():
-                return True
-        except OSError:
-            continue
-    return False
+        with contextlib.suppress(OSError):
+            if marker.encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                found.append(int(path.parent.name))
+    return found
+
+
+def wait(condition: Callable[[], bool]) -> bool:
+    """Whether something comes true within some seconds."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def test_commands_heed_signals_that_we_ignore(shell: Shell) -> None:
@@ -66,7 +77,7 @@ def test_a_command_that_ignores_signals_is_killed(shell: Shell, alarm: None) -> 
         shell.run(("sh", "-c", f"trap '' TERM; {marker}; :"), "", ENTRY_PATH, 60, set())
     assert time.monotonic() - began < 20
     time.sleep(0.5)  # a process that is killed has its own end to make
-    assert not alive(marker.replace(" ", "\0"))
+    assert not running(marker.replace(" ", "\0"))
 
 
 def test_a_shell_that_is_killed_has_got_somewhere(shell: Shell) -> None:
@@ -120,3 +131,97 @@ def test_what_runs_beside_is_hurried(alarm: None) -> None:
         shell.hurry()
         assert shell.run(("echo", "here"), "", ENTRY_PATH, 10, set()).out == "here\n"
     shell.stop()
+
+
+# -- programs that wait
+
+
+@pytest.fixture
+def reader(tmp_path: pathlib.Path) -> tuple[str, ...]:
+    """A program that says what it was given to read, and who it is."""
+    file = tmp_path / "reader"
+    file.write_text("#!/bin/sh\ncat\necho $$\n")
+    file.chmod(0o755)
+    return (str(file), "-")
+
+
+def test_a_program_waits_for_what_it_is_to_read(shell: Shell, reader: tuple[str, ...]) -> None:
+    assert shell.run(("true",), "", ENTRY_PATH, 10, set(), reader).status == 0
+    assert wait(lambda: len(running(reader[0])) == 1)
+    (pid,) = running(reader[0])
+    said = shell.run(reader, "this\n", ENTRY_PATH, 10, set(), ("cat",)).out
+    assert said == f"this\n{pid}\n"
+    assert shell.run(reader, "that\n", ENTRY_PATH, 10, set()).out != f"that\n{pid}\n"
+    assert shell.run(("cat",), "other\n", ENTRY_PATH, 10, set()).out == "other\n"
+
+
+def test_a_program_that_died_waiting_is_started_again(shell: Shell, reader: tuple[str, ...]) -> None:
+    """It has read nothing, so that nothing is done twice."""
+    shell.run(("true",), "", ENTRY_PATH, 10, set(), reader)
+    assert wait(lambda: len(running(reader[0])) == 1)
+    (pid,) = running(reader[0])
+    os.kill(pid, signal.SIGKILL)
+    done = shell.run(reader, "this\n", ENTRY_PATH, 10, set())
+    assert (done.status, done.out.splitlines()[0], done.err) == (0, "this", "")
+
+
+def test_a_program_that_cannot_be_started_says_so(shell: Shell) -> None:
+    """By itself, not through what was started ahead."""
+    nowhere = ("ip", "-n", "no-such-netns", "-batch", "-")
+    shell.run(("true",), "", ENTRY_PATH, 10, set(), nowhere)
+    done = shell.run(nowhere, "link show\n", ENTRY_PATH, 10, set())
+    assert done.status == 255
+    assert 'Cannot open network namespace "no-such-netns"' in done.err
+
+
+def test_a_program_that_was_replaced_meanwhile_is_not_used(shell: Shell, reader: tuple[str, ...], tmp_path: pathlib.Path) -> None:
+    shell.run(("true",), "", ENTRY_PATH, 10, set(), reader)
+    assert wait(lambda: len(running(reader[0])) == 1)
+    newer = tmp_path / "newer"
+    newer.write_text("#!/bin/sh\necho newer\n")
+    newer.chmod(0o755)
+    newer.replace(reader[0])
+    assert shell.run(reader, "this\n", ENTRY_PATH, 10, set()).out == "newer\n"
+
+
+def test_more_than_a_pipe_takes_at_once(shell: Shell, reader: tuple[str, ...]) -> None:
+    text = "x" * 70 * 1024 + "\n"
+    assert shell.run(("true",), "", ENTRY_PATH, 10, set(), reader).status == 0
+    assert shell.run(reader, text, ENTRY_PATH, 10, set()).out.startswith(text)
+
+
+def test_who_waits_in_vain_is_sent_away(shell: Shell, reader: tuple[str, ...]) -> None:
+    shell.run(("true",), "", ENTRY_PATH, 10, set())
+    before = sorted(os.listdir("/proc/self/fd"))
+    shell.run(("true",), "", ENTRY_PATH, 10, set(), reader)
+    assert wait(lambda: len(running(reader[0])) == 1)
+    shell.dismiss()
+    assert wait(lambda: running(reader[0]) == [])
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_usual_programs_wait_for_the_next_request() -> None:
+    """Two for each shell, whoever had how many of them."""
+    shell = Shell(warm=True)
+    shell.restock()
+    for _ in range(3):
+        assert all(shell.waits(argv, ENTRY_PATH) for argv in USUAL)
+        for argv in USUAL:
+            assert shell.run(argv, "# nothing\n", ENTRY_PATH, 10, set()).status == 0
+            assert not shell.waits(argv, ENTRY_PATH)
+        shell.restock()
+    shell.stop()
+
+
+def test_a_program_that_waits_hangs(shell: Shell, tmp_path: pathlib.Path) -> None:
+    """It counts as one that was killed: it may have done anything."""
+    file = tmp_path / "sleeper"
+    file.write_text("#!/bin/sh\nread line\nsleep 30\n")
+    file.chmod(0o755)
+    shell.run(("true",), "", ENTRY_PATH, 10, set(), (str(file),))
+    began = time.monotonic()
+    done = shell.run((str(file),), "this\n", ENTRY_PATH, 0.5, set())
+    assert done.status == process.OUT_OF_TIME
+    assert time.monotonic() - began < 10
+    assert wait(lambda: running(str(file)) == [])
+    assert shell.run(("echo", "here"), "", ENTRY_PATH, 10, set()).out == "here\n"
