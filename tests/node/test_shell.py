@@ -140,7 +140,7 @@ def test_what_runs_beside_is_hurried(alarm: None) -> None:
 def reader(tmp_path: pathlib.Path) -> tuple[str, ...]:
     """A program that says what it was given to read, and who it is."""
     file = tmp_path / "reader"
-    file.write_text("#!/bin/sh\nwhile read -r line; do echo "$line"; done\necho $$\n")
+    file.write_text("#!/bin/sh\nwhile read -r line; do echo $line; done\necho $$\n")
     file.chmod(0o755)
     return (str(file), "-")
 
