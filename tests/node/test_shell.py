@@ -161,6 +161,7 @@ def test_a_program_that_died_waiting_is_started_again(shell: Shell, reader: tupl
     assert wait(lambda: len(running(reader[0])) == 1)
     (pid,) = running(reader[0])
     os.kill(pid, signal.SIGKILL)
+    assert wait(lambda: running(reader[0]) == [])
     done = shell.run(reader, "this\n", ENTRY_PATH, 10, set())
     assert (done.status, done.out.splitlines()[0]) == (0, "this")
 
