@@ -29,14 +29,14 @@ class Nowhere:
         self.outcomes: list[Done | BaseException] = []
         self.undoing: list[Callable[[], object]] = []
 
-    def _ask(self, argv: tuple[str, ...], netns: Netns | None) -> Done:
+    def _ask(self, argv: tuple[str, ...], netns: Netns | None, stdin: str = "") -> Done:
         return ABSENT
 
     def do(self, plan: Plan, *, keep_going: bool = False) -> list[StepFailed]:
         self.planned += plan
         return []
 
-    def attempt(self, plan: Plan) -> bool:
+    def attempt(self, plan: Plan, given: Callable[[Facts], bool] | None = None) -> bool:
         return False
 
     @contextlib.contextmanager

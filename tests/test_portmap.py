@@ -58,7 +58,7 @@ class Made(Nowhere):
         self.left: list[str] = []
         self.locks: list[str] = []
 
-    def _ask(self, argv: tuple[str, ...], netns: Netns | None) -> Done:  # noqa: ARG002
+    def _ask(self, argv: tuple[str, ...], netns: Netns | None, stdin: str = "") -> Done:  # noqa: ARG002
         line = shlex.join(argv)
         self.asked.append(line)
         for start, answer in self.answers.items():

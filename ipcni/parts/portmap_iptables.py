@@ -10,10 +10,10 @@ import msgspec
 
 from ipcni import names
 from ipcni.errors import INTERNAL, TRY_AGAIN, CniError
-from ipcni.model import Attachment, Family, Plan, Step
+from ipcni.model import Attachment, Family, Plan
 from ipcni.parts.portmap_conf import Flow, Ports, everything, host_prefix
 from ipcni.protocol.host import Host
-from ipcni.shell.facts import Rules, busy, iptables
+from ipcni.shell.facts import Facts, Rules, busy, iptables
 from ipcni.shell.render import render
 
 FAMILIES: tuple[Family, Family] = (4, 6)
@@ -44,7 +44,14 @@ def require(ports: list[Ports], host: Host) -> None:
 def publish(host: Host, ports: Ports) -> None:
     """The container's own chain, in one transaction; where something of the shared ones is missing, that before it."""
     shared = _shared(ports)
-    if host.attempt(_questions(shared) + _own(ports, Rules())):
+    around = tuple(
+        step for step in shared if step.argv[6] != _DNAT
+    )  # without that the transaction fails; it is long, and not loaded
+
+    def complete(facts: Facts) -> bool:
+        return not _missing(around, facts.chains(ports.family, "nat", dict.fromkeys(step.argv[6] for step in around)))
+
+    if host.attempt(_own(ports, Rules()), given=complete):
         return
     there = _look(host, ports.family)
     own = _own(ports, there)
@@ -52,11 +59,6 @@ def publish(host: Host, ports: Ports) -> None:
         with host.locked(f"chains-nat-{ports.family}"):
             host.do(_missing(shared, _look(host, ports.family)))
     host.do(own)
-
-
-def _questions(shared: Plan) -> Plan:
-    """That every shared rule is there, as the first lines of a transaction that otherwise fails."""
-    return tuple(Step(argv=step.unless) for step in shared if step.unless)
 
 
 def _look(host: Host, family: Family) -> Rules:

@@ -28,10 +28,11 @@ class Host(Protocol):
         """Runs the steps in order; with `keep_going` failures are returned and the rest is run, else raised."""
         ...
 
-    def attempt(self, plan: Plan) -> bool:
+    def attempt(self, plan: Plan, given: Callable[[Facts], bool] | None = None) -> bool:
         """Runs steps of one iptables as one transaction, without having looked beforehand, and says whether it went through.
 
-        If it did not, nothing has changed: the caller looks, and does what is missing.
+        If it did not, nothing has changed: the caller looks, and does what is missing. So it does where what has to be `given`, too, is not,
+        which is looked at meanwhile.
         """
         ...
 

@@ -4,8 +4,8 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -16,7 +16,6 @@ from ipcni.shell.inside import inside
 from ipcni.shell.iproute import Filter, Link, Policy, Qdisc, Route
 
 T = TypeVar("T")
-Ask = Callable[[tuple[str, ...], Netns | None], Done]
 
 _NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 _CLONE_NEWNET = 0x40000000
@@ -28,6 +27,12 @@ _NO_BETTER_LATER = ("busy", "ermission denied", "not permitted")
 _NO_SUCH_LINKS = ("Unknown device type", "Operation not supported")
 _NO_CHAIN = ("No chain/target/match", "incompatible, use 'nft' tool")
 _ABSENT = ("does not exist", "Cannot find device", "No such device")
+
+
+class Ask(Protocol):
+    """Runs a command that changes nothing, in a namespace if one is given."""
+
+    def __call__(self, argv: tuple[str, ...], netns: Netns | None, stdin: str = "") -> Done: ...
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -149,11 +154,13 @@ class Facts:
         if done.status:
             self.unknown.append(f"{iptables(family)} -t {table} -S: {done.err.strip() or done.status}")
             return Rules(fault=done)
-        lines = [_words(line) for line in done.out.splitlines() if line.startswith("-")]
-        return Rules(
-            chains=frozenset(line[1] for line in lines if line[0] in ("-N", "-P")),
-            rules=tuple(line for line in lines if line[0] == "-A"),
-        )
+        return _listed(done.out)
+
+    def chains(self, family: Family, table: str, names: Iterable[str]) -> Rules:
+        """Some chains of an iptables table, by one process that loads no others; nothing at all where one of them isn't there."""
+        questions = "".join(f"-S {name}\n" for name in names)
+        done = self._ask((f"{iptables(family)}-restore", "--noflush", "-w", "10"), None, f"*{table}\n{questions}COMMIT\n")
+        return Rules(fault=done) if done.status else _listed(done.out)
 
     def rule_there(self, family: Family, table: str, *rule: str) -> bool:
         """Whether iptables itself knows this rule (the chain and its words), however it would spell it."""
@@ -248,6 +255,14 @@ class Facts:
             os.close(fd)
         magic = self._ask(("stat", "-L", "-f", "-c", "%t", netns.path), None).out.strip()
         raise CniError(f'unknown FS magic on "{netns.path}": {magic}', details=_NO_NETNS)
+
+
+def _listed(text: str) -> Rules:
+    lines = [_words(line) for line in text.splitlines() if line.startswith("-")]
+    return Rules(
+        chains=frozenset(line[1] for line in lines if line[0] in ("-N", "-P")),
+        rules=tuple(line for line in lines if line[0] == "-A"),
+    )
 
 
 def _words(line: str) -> tuple[str, ...]:

@@ -119,8 +119,19 @@ class Runner:
                 raise
         return failures
 
-    def attempt(self, plan: Plan) -> bool:
-        """Runs steps of one iptables as one transaction without a look beforehand; whether it went through. If not, nothing is changed."""
+    def attempt(self, plan: Plan, given: Callable[[Facts], bool] | None = None) -> bool:
+        """Runs steps of one iptables as one transaction without a look beforehand; whether it went through. If not, nothing is changed.
+
+        `given` is looked at meanwhile, and has to be true as well.
+        """
+        if given is None:
+            return self._attempt(plan)
+        found: list[bool] = []
+        with self.beside(lambda other: found.append(given(other.facts))):
+            made = self._attempt(plan)
+        return made and found[0]
+
+    def _attempt(self, plan: Plan) -> bool:
         batch = Batch("iptables", plan)
         before = len(self._undo)
         self._undo += plan  # beforehand: how far an interrupted one gets is unknown
@@ -277,11 +288,11 @@ class Runner:
 
     # -- questions and other plugins
 
-    def ask(self, argv: tuple[str, ...], netns: Netns | None) -> Done:
+    def ask(self, argv: tuple[str, ...], netns: Netns | None, stdin: str = "") -> Done:
         """Runs a command that changes nothing."""
         words = command_words(argv, netns)
-        done = self._patiently(words, "", _TRIES if argv[0].endswith("tables") else 1)
-        self._note(words, "", done, [], look=True)
+        done = self._patiently(words, stdin, _TRIES if "tables" in argv[0] else 1)
+        self._note(words, stdin, done, [], look=True)
         return done
 
     def execute(self, path: str, env: Mapping[str, str], stdin: bytes) -> Done:

@@ -14,6 +14,7 @@ from ipcni.model import line as line_of
 from ipcni.protocol import delegate
 from ipcni.settings import Settings
 from ipcni.shell import batch as batches
+from ipcni.shell.facts import Facts
 from ipcni.shell.imagined import Imagined
 from ipcni.shell.run import Runner
 
@@ -58,7 +59,7 @@ class Printer:
             self._made += plan
         return []
 
-    def attempt(self, plan: Plan) -> bool:  # noqa: ARG002
+    def attempt(self, plan: Plan, given: Callable[[Facts], bool] | None = None) -> bool:  # noqa: ARG002
         """Says that it did not go through: what is missing is to be shown, and nothing else."""
         return False
 
@@ -100,9 +101,9 @@ class Printer:
         plugin, caller = ([*reversed(self._plugins), "", ""])[:2]
         self.blocks.append(Block(plugin, caller, steps, lines))
 
-    def _ask(self, argv: tuple[str, ...], netns: Netns | None) -> Done:
+    def _ask(self, argv: tuple[str, ...], netns: Netns | None, stdin: str = "") -> Done:
         self.looks.append((self._plugins[-1] if self._plugins else "", shlex.join(command_words(argv, netns))))
-        return self._runner.ask(argv, netns)
+        return self._runner.ask(argv, netns, stdin)
 
     def execute(self, path: str, env: Mapping[str, str], stdin: bytes) -> Done:
         """Notes the call of another suite's plugin; ADD's answer is not to be known, so ADD stops here."""

@@ -4,6 +4,7 @@ import fcntl
 import json
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -376,6 +377,40 @@ def legacy(node: Node, tmp_path: pathlib.Path) -> dict[str, str]:
         pytest.skip("there is no legacy iptables")
     script = f'XTABLES_LOCKFILE={tmp_path}/lock exec {multi} {{tool}} "$@"\n'
     return wrapped(tmp_path / "legacy", script, TOOLS)
+
+
+SHARED_RULES = (
+    "PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT",
+    "OUTPUT -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT",
+    'POSTROUTING -m comment --comment "CNI portfwd requiring masquerade" -j CNI-HOSTPORT-MASQ',
+    "CNI-HOSTPORT-MASQ -m mark --mark 0x2000/0x2000 -j MASQUERADE",
+    'CNI-HOSTPORT-SETMARK -m comment --comment "CNI portfwd masquerade mark" -j MARK --set-xmark 0x2000/0x2000',
+)
+
+
+@pytest.mark.parametrize("multi", ["xtables-nft-multi", "xtables-legacy-multi"])
+def test_what_somebody_took_of_the_shared_rules_is_made_anew(
+    node: Node, legacy: dict[str, str], tmp_path: pathlib.Path, multi: str
+) -> None:
+    """By the next ADD, which looks at them while it makes its own; the pods that are there keep theirs."""
+    env = legacy if multi == "xtables-legacy-multi" else {}
+
+    def saved() -> list[str]:
+        lines = node.run(multi, "iptables-save", "-t", "nat").stdout.splitlines()
+        return sorted(re.sub(r" \[.*", "", line) for line in lines if not line.startswith("#"))
+
+    node.call("ADD", config(WEB), NETNS, container="c0", env=env).ok()
+    before = saved()
+    for number, rule in enumerate(SHARED_RULES):
+        node.run(multi, "iptables", "-t", "nat", "-D", *shlex.split(rule))
+        assert saved() != before
+        conf = config({**WEB, "hostPort": 9000 + number})
+        node.call("ADD", conf, NETNS, container=f"c{number + 1}", env=env).ok()
+        node.call("CHECK", conf, NETNS, container=f"c{number + 1}", env=env).ok()
+        node.call("DEL", conf, container=f"c{number + 1}", env=env).ok()
+        assert saved() == before, rule
+    looks = [each for record in node.journal() if record["verb"] == "ADD" for each in record["commands"] if each.get("look")]
+    assert any("-S CNI-HOSTPORT-MASQ" in look.get("stdin", "") for look in looks)
 
 
 def test_add_waits_for_the_lock_of_iptables(node: Node, legacy: dict[str, str], tmp_path: pathlib.Path) -> None:
