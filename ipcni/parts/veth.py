@@ -45,15 +45,13 @@ def make(req: Request, host: Host, plan: Plan) -> None:
 
 
 def unplug(req: Request, host: Host, *, there: bool) -> Plan:
-    """Deletes the pair: by the pod's end, or by the host's where nobody knows in which namespace the pod's is."""
-    if there:
-        return render("common/unplug.sh.j2", pod=req.netns, ifname=req.ifname, veth="")
+    """Deletes the pair: by the node's end, or by the pod's where that is not ours (another suite made it) and the pod is `there`."""
     # The name and MAC that ADD noted: both are made of the machine's name, too, which may have changed since.
     name, mine, *_ = (*notes.words(req, host), "", "")
     for veth in [name] if mine else [names.host_veth(req.attachment, attempt) for attempt in range(_NAME_TRIES)]:
         if host.facts.mac(veth) == (mine or _mac(req, host)):
             return render("common/unplug.sh.j2", veth=veth)
-    return ()
+    return render("common/unplug.sh.j2", pod=req.netns, ifname=req.ifname, veth="") if there else ()
 
 
 def addresses(req: Request, host: Host, *, there: bool) -> tuple[str, ...]:

@@ -105,7 +105,10 @@ def _coalesced(plan: Plan) -> Iterator[Batch]:
 def _batch(kind: tuple[object, ...], steps: list[Step]) -> Batch:
     name = str(kind[0])
     if len(steps) == 1 and name in ("ip", "tc", "bridge", "iptables", "nft"):
-        name = "exec"  # nothing to join: run the very command that is printed
+        # Nothing to join: the very command that is printed. Whether a link is up is a setting like those of sysctl.
+        name = (
+            "file" if steps[0].argv[:4] == ("ip", "link", "set", "dev") and steps[0].argv[5:] in (("up",), ("down",)) else "exec"
+        )
     return Batch(name, tuple(steps))
 
 

@@ -1,12 +1,17 @@
-"""The few commands on files (printf > FILE, mkdir, rm, mv, sync, cat) and on kernel settings (sysctl), done by system calls instead of
-processes."""
+"""The few commands on files (printf > FILE, mkdir, rm, mv, sync, cat) and on settings of the kernel (sysctl; a link's being up), done by
+system calls instead of processes."""
 
 import contextlib
 import errno
+import fcntl
 import os
+import socket
+import struct
 import time
 
 from ipcni.model import Done, Step
+
+_GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 0x1  # SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP
 
 
 def perform(step: Step) -> Done:
@@ -17,6 +22,12 @@ def perform(step: Step) -> Done:
         out = _COMMANDS[step.argv[0]](step)
     except OSError as problem:
         error = f"{step.argv[0]}: {problem.filename}: {problem.strerror}"
+        if step.argv[0] == "ip":
+            error = (
+                f'Cannot find device "{problem.filename}"'
+                if problem.errno == errno.ENODEV
+                else f"RTNETLINK answers: {problem.strerror}"
+            )
     return Done(1 if error else 0, out, error, round((time.monotonic() - started) * 1000, 2))
 
 
@@ -144,4 +155,17 @@ def _sysctl(step: Step) -> str:
     return ""
 
 
-_COMMANDS = {"printf": _printf, "mkdir": _mkdir, "rm": _rm, "mv": _mv, "sync": _sync, "cat": _cat, "sysctl": _sysctl}
+def _ip(step: Step) -> str:
+    """ip link set dev LINK up (or down), in the namespace of this thread (netdevice(7))"""
+    link, up = os.fsencode(step.argv[4]), step.argv[5] == "up"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as kernel:
+        try:
+            flags = struct.unpack_from("H", fcntl.ioctl(kernel, _GET_FLAGS, struct.pack("16s24x", link)), 16)[0]
+            fcntl.ioctl(kernel, _SET_FLAGS, struct.pack("16sH22x", link, flags | _UP if up else flags & ~_UP))
+        except OSError as problem:
+            problem.filename = step.argv[4]
+            raise
+    return ""
+
+
+_COMMANDS = {"ip": _ip, "printf": _printf, "mkdir": _mkdir, "rm": _rm, "mv": _mv, "sync": _sync, "cat": _cat, "sysctl": _sysctl}
