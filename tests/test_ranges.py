@@ -84,6 +84,8 @@ def test_no_subnet_at_all(subnet: str) -> None:
         ("192.0.3.0", "", "RangeStart 192.0.3.0 not in network 192.0.2.0/24"),
         ("", "192.0.4.0", "RangeEnd 192.0.4.0 not in network 192.0.2.0/24"),
         ("192.0.2.50", "192.0.2.40", "RangeStart 192.0.2.50 not in network 192.0.2.0/24"),
+        ("192.0.3.0", "192.0.4.0", "RangeStart 192.0.3.0 not in network 192.0.2.0/24"),
+        ("192.0.2.50", "192.0.1.9", "RangeStart 192.0.2.50 not in network 192.0.2.0/24"),
         ("2001:db8::1", "", "RangeStart 2001:db8::1 not in network 192.0.2.0/24"),
         ("", "192.0.2.0", "RangeEnd 192.0.2.0 not in network 192.0.2.0/24"),
     ],
