@@ -272,6 +272,8 @@ def test_one_request_for_each_set(tmp_path: pathlib.Path) -> None:
         (["10.1.2.7", "192.0.2.1"], "failed to allocate all requested IPs: 10.1.2.7 192.0.2.1"),
         ([""], "cannot understand ip: IP <nil> not v4 nor v6"),
         (["zz"], "invalid IP address zz"),
+        (["10.1.2.5/33"], "invalid IP address 10.1.2.5/33"),
+        (["10.1.2.5/"], "invalid IP address 10.1.2.5/"),
     ],
 )
 def test_requests_that_cannot_be_met(net: Network, asked: list[str], told: str) -> None:
@@ -284,8 +286,9 @@ def test_requests_that_cannot_be_met(net: Network, asked: list[str], told: str) 
 
 def test_a_bad_ip_in_cni_args(net: Network) -> None:
     for verb in ("ADD", "CHECK"):
-        told = net.told(verb, "cid1", "eth0", "IP=foo")
-        assert told == 'ARGS: error parsing value of pair "IP=foo": invalid IP address foo'
+        for text in ("foo", "10.1.2.5/foo"):
+            told = net.told(verb, "cid1", "eth0", f"IP={text}")
+            assert told == f'ARGS: error parsing value of pair "IP={text}": invalid IP address {text}'
     assert net.told("ADD", "cid1", "eth0", "FOO=1").startswith("ARGS: unknown args")
     assert net.add("cid1", "eth0", "IP=") == ["10.1.2.2"]
 

@@ -187,17 +187,22 @@ def _requested(conf: Conf, cni_args: str) -> list[addresses.Ip]:
     wanted = []
     if text := args.parse(cni_args, "IP").get("IP"):
         try:
-            wanted.append(addresses.ip(text.partition("/")[0]))
+            wanted.append(_asked(text))
         except CniError:
             raise CniError(f'ARGS: error parsing value of pair "IP={text}": invalid IP address {text}') from None
     for text in conf.args.cni.ips + conf.runtime_config.ips:
         if not text:
             raise CniError("cannot understand ip: IP <nil> not v4 nor v6")
         try:
-            wanted.append(addresses.ip(text.partition("/")[0]))
+            wanted.append(_asked(text))
         except CniError:
             raise CniError(f"invalid IP address {text}") from None
     return list(dict.fromkeys(wanted))
+
+
+def _asked(text: str) -> addresses.Ip:
+    """The address of `ip` or `ip/len`."""
+    return addresses.cidr(text).ip if "/" in text else addresses.ip(text)
 
 
 def _choose(store: Store, sets: tuple[RangeSet, ...], wanted: list[addresses.Ip], held: list[str], req: Request) -> list[Lease]:
