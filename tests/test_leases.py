@@ -654,6 +654,14 @@ def test_gc_without_a_list(net: Network) -> None:
     assert net.leases() == []
 
 
+@pytest.mark.parametrize("listed", [{}, False, 0, "", [5]])
+def test_gc_with_a_list_that_is_none(net: Network, listed: object) -> None:
+    """Only null is an empty list: of all else nobody knows whether the pods are dead."""
+    net.add("cid1")
+    assert "Expected" in net.told("GC", **{"cni.dev/valid-attachments": listed})
+    assert net.leases() == ["10.1.2.2"]
+
+
 def test_gc_where_nothing_is(net: Network) -> None:
     net.ok("GC", **valid())
     assert not net.data_dir.exists()
