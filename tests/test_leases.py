@@ -692,6 +692,12 @@ def test_status_of_a_place_that_cannot_be(net: Network, tmp_path: pathlib.Path) 
     assert str(tmp_path / "networks") in error["msg"]
 
 
+def test_status_without_the_resolv_conf_that_add_needs(net: Network) -> None:
+    net.ipam["resolvConf"] = "/nope"
+    error = net.call("STATUS")["error"]
+    assert (error["code"], error["msg"]) == (50, "open /nope: no such file or directory")
+
+
 def test_status_of_a_wrong_config(net: Network) -> None:
     net.ipam["subnet"] = "10.0.0.0/31"
     assert "too small" in net.told("STATUS")

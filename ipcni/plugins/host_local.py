@@ -142,7 +142,7 @@ def gc(req: Request, host: Host) -> None:
 
 
 def status(req: Request, host: Host) -> None:
-    """There is a free address in every range set, and the leases can be written."""
+    """There is a free address in every range set, the leases can be written, and `resolvConf` read."""
     conf = req.config(Conf, prefix="")
     if conf.ipam is None:
         raise CniError("IPAM config missing 'ipam' key")
@@ -152,6 +152,11 @@ def status(req: Request, host: Host) -> None:
         place = os.path.dirname(place)
     if not os.path.isdir(place) or not os.access(place, os.W_OK):
         raise CniError(f"{place} cannot be written to", NOT_AVAILABLE, f"leases are files in {store.folder}")
+    if conf.ipam.resolv_conf:
+        try:
+            _resolv_conf(conf.ipam.resolv_conf)
+        except CniError as error:
+            raise CniError(error.msg, NOT_AVAILABLE, error.details) from error
     for number, range_set in enumerate(_range_sets(conf, req.version)):
         try:
             _free(store, range_set, number)
