@@ -114,6 +114,8 @@ def test_network_and_broadcast_address_can_be_asked_for() -> None:
 def test_a_gateway_may_be_elsewhere() -> None:
     found = one("192.0.2.0/24", gateway="198.51.100.1")
     assert found.address(found.gateway) == "198.51.100.1"
+    of_the_other_family = (RangeConf("192.0.2.0/24", gateway="fd00::1"),)
+    assert refused(of_the_other_family) == "invalid range set 0: gateway fd00::1 is no IPv4 address"
 
 
 @pytest.mark.parametrize(
