@@ -580,6 +580,14 @@ def test_the_socket_is_taken(node: Node, daemon: Daemon, tmp_path: pathlib.Path)
     node.call("STATUS", conf(daemon)).ok()
 
 
+def test_a_socket_in_the_folder_that_it_is_started_in(node: Node) -> None:
+    daemon = subprocess.Popen([BIN / "dhcp", "daemon", "-socketpath", "dhcp.sock"], env=node.env, cwd=node.folder)
+    wait_for((node.folder / "dhcp.sock").exists)
+    daemon.terminate()
+    assert daemon.wait(10) == 0
+    assert not (node.folder / "dhcp.sock").exists()
+
+
 def test_pidfile_and_hostprefix(node: Node) -> None:
     """As in a container that has the node at /host."""
     host, pidfile = node.folder / "host", node.folder / "pid"
