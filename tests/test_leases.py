@@ -486,7 +486,7 @@ def test_somebody_else_in_the_same_moment(net: Network) -> None:
     assert "10.1.2.6 has been allocated to cid2" in net.told("ADD", "cid2")
 
 
-@pytest.mark.parametrize("broken", ["gone", "empty", "rubbish", "directory", "old"])
+@pytest.mark.parametrize("broken", ["gone", "empty", "rubbish", "directory", "directories", "old"])
 def test_an_index_that_is_worth_nothing(net: Network, broken: str) -> None:
     net.add("cid0")
     net.add("cid1")
@@ -505,6 +505,10 @@ def test_an_index_that_is_worth_nothing(net: Network, broken: str) -> None:
         case "directory":
             mark.unlink()
             mark.mkdir()
+        case "directories":
+            for entry in entries:
+                entry.unlink()
+                entry.mkdir()
         case "old":
             for entry in entries:
                 entry.write_text(json.dumps([str(net.folder / "10.1.2.5")]))
@@ -581,6 +585,31 @@ def test_the_index_of_many_foreign_leases_is_made_once(tmp_path: pathlib.Path, r
     assert len(reads) < 5
     net.ok("DEL", "go77")
     assert "10.1.9.77" not in net.leases()
+
+
+def test_an_index_that_is_nearly_right_is_not_made_anew(net: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or each change of somebody else would cost as many files as there are leases, while everybody waits."""
+    from ipcni.ipam import index
+
+    for name in ("mine0", "mine1", "mine2", "mine3"):
+        net.add(name)
+    net.write("10.1.2.6", "go\r\neth0")
+    (net.folder / "10.1.2.2").unlink()
+    net.ok("DEL", "mine1")
+    assert _state(net) == "undisturbed"
+    written: list[str] = []
+    real = index._write
+
+    def write(path: str, text: str) -> None:
+        written.append(text)
+        real(path, text)
+
+    monkeypatch.setattr(index, "_write", write)
+    net.ok("DEL", "mine2")
+    assert _state(net) == "current"
+    assert [text for text in written if "10.1" in text] == [json.dumps([str(net.folder / "10.1.2.6")])]
+    (index_folder,) = (net.folder.parent.parent / "state" / "leases").iterdir()
+    assert len([path for path in index_folder.rglob("*/*") if path.is_file()]) == 2
 
 
 def test_no_index_while_others_are_at_work(net: Network, reads: list[str]) -> None:
