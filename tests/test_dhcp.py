@@ -184,12 +184,14 @@ def test_what_is_sent() -> None:
     assert len(conf.sent(ipam(), "", conf.key("n" * 300, "c", "eth0"))[61]) == 2 * 255
 
 
-@pytest.mark.parametrize(("text", "number"), [("host-name", 12), ("12", 12), ("255", 255)])
+@pytest.mark.parametrize(("text", "number"), [("host-name", 12), ("12", 12), ("255", 255), ("0" * 5000 + "12", 12)])
 def test_options_by_name_and_number(text: str, number: int) -> None:
     assert conf.option(text) == number
 
 
-@pytest.mark.parametrize("text", ["doNotparseMe", "", "-1", "256", "1 ", "99999999999999999999999999"])
+@pytest.mark.parametrize(
+    "text", ["doNotparseMe", "", "-1", "256", "1 ", "99999999999999999999999999", "0" * 20 + "999", "9" * 5000]
+)
 def test_no_options(text: str) -> None:
     with pytest.raises(CniError, match=f'^Can not parse option "{text}": Can not parse option: strconv.ParseUint: parsing '):
         conf.option(text)

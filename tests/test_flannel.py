@@ -164,6 +164,7 @@ def test_the_delegate_is_given_what_go_gives_it(env: pathlib.Path, text: str, co
         (E4.replace("1472", "-1"), 'strconv.ParseUint: parsing "-1": invalid syntax'),
         (E4.replace("1472", " 1472"), 'strconv.ParseUint: parsing " 1472": invalid syntax'),
         (E4.replace("1472", "4294967296"), 'strconv.ParseUint: parsing "4294967296": value out of range'),
+        (E4.replace("1472", "9" * 5000), "value out of range"),
         (E4.replace("10.1.17.1/24", "10.1.17.1"), "invalid CIDR address: 10.1.17.1"),
         (E4.replace("10.1.17.1/24", ""), "invalid CIDR address: ."),
         (E4.replace("10.1.17.1/24", '"10.1.17.1/24"'), 'invalid CIDR address: "10.1.17.1/24"'),

@@ -272,6 +272,8 @@ def test_one_request_for_each_set(tmp_path: pathlib.Path) -> None:
         (["10.1.2.7", "192.0.2.1"], "failed to allocate all requested IPs: 10.1.2.7 192.0.2.1"),
         ([""], "cannot understand ip: IP <nil> not v4 nor v6"),
         (["zz"], "invalid IP address zz"),
+        (["10.1.2.5/33"], "invalid IP address 10.1.2.5/33"),
+        (["10.1.2.5/"], "invalid IP address 10.1.2.5/"),
     ],
 )
 def test_requests_that_cannot_be_met(net: Network, asked: list[str], told: str) -> None:
@@ -284,8 +286,9 @@ def test_requests_that_cannot_be_met(net: Network, asked: list[str], told: str) 
 
 def test_a_bad_ip_in_cni_args(net: Network) -> None:
     for verb in ("ADD", "CHECK"):
-        told = net.told(verb, "cid1", "eth0", "IP=foo")
-        assert told == 'ARGS: error parsing value of pair "IP=foo": invalid IP address foo'
+        for text in ("foo", "10.1.2.5/foo"):
+            told = net.told(verb, "cid1", "eth0", f"IP={text}")
+            assert told == f'ARGS: error parsing value of pair "IP={text}": invalid IP address {text}'
     assert net.told("ADD", "cid1", "eth0", "FOO=1").startswith("ARGS: unknown args")
     assert net.add("cid1", "eth0", "IP=") == ["10.1.2.2"]
 
@@ -483,7 +486,7 @@ def test_somebody_else_in_the_same_moment(net: Network) -> None:
     assert "10.1.2.6 has been allocated to cid2" in net.told("ADD", "cid2")
 
 
-@pytest.mark.parametrize("broken", ["gone", "empty", "rubbish", "directory", "old"])
+@pytest.mark.parametrize("broken", ["gone", "empty", "rubbish", "directory", "directories", "old"])
 def test_an_index_that_is_worth_nothing(net: Network, broken: str) -> None:
     net.add("cid0")
     net.add("cid1")
@@ -502,6 +505,10 @@ def test_an_index_that_is_worth_nothing(net: Network, broken: str) -> None:
         case "directory":
             mark.unlink()
             mark.mkdir()
+        case "directories":
+            for entry in entries:
+                entry.unlink()
+                entry.mkdir()
         case "old":
             for entry in entries:
                 entry.write_text(json.dumps([str(net.folder / "10.1.2.5")]))
@@ -580,6 +587,31 @@ def test_the_index_of_many_foreign_leases_is_made_once(tmp_path: pathlib.Path, r
     assert "10.1.9.77" not in net.leases()
 
 
+def test_an_index_that_is_nearly_right_is_not_made_anew(net: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or each change of somebody else would cost as many files as there are leases, while everybody waits."""
+    from ipcni.ipam import index
+
+    for name in ("mine0", "mine1", "mine2", "mine3"):
+        net.add(name)
+    net.write("10.1.2.6", "go\r\neth0")
+    (net.folder / "10.1.2.2").unlink()
+    net.ok("DEL", "mine1")
+    assert _state(net) == "undisturbed"
+    written: list[str] = []
+    real = index._write
+
+    def write(path: str, text: str) -> None:
+        written.append(text)
+        real(path, text)
+
+    monkeypatch.setattr(index, "_write", write)
+    net.ok("DEL", "mine2")
+    assert _state(net) == "current"
+    assert [text for text in written if "10.1" in text] == [json.dumps([str(net.folder / "10.1.2.6")])]
+    (index_folder,) = (net.folder.parent.parent / "state" / "leases").iterdir()
+    assert len([path for path in index_folder.rglob("*/*") if path.is_file()]) == 2
+
+
 def test_no_index_while_others_are_at_work(net: Network, reads: list[str]) -> None:
     """Making one costs more than reading the leases, and it would be of no use."""
     states = []
@@ -651,6 +683,14 @@ def test_gc_without_a_list(net: Network) -> None:
     assert net.leases() == []
 
 
+@pytest.mark.parametrize("listed", [{}, False, 0, "", [5]])
+def test_gc_with_a_list_that_is_none(net: Network, listed: object) -> None:
+    """Only null is an empty list: of all else nobody knows whether the pods are dead."""
+    net.add("cid1")
+    assert "Expected" in net.told("GC", **{"cni.dev/valid-attachments": listed})
+    assert net.leases() == ["10.1.2.2"]
+
+
 def test_gc_where_nothing_is(net: Network) -> None:
     net.ok("GC", **valid())
     assert not net.data_dir.exists()
@@ -679,6 +719,12 @@ def test_status_of_a_place_that_cannot_be(net: Network, tmp_path: pathlib.Path) 
     error = net.call("STATUS")["error"]
     assert error["code"] == 50
     assert str(tmp_path / "networks") in error["msg"]
+
+
+def test_status_without_the_resolv_conf_that_add_needs(net: Network) -> None:
+    net.ipam["resolvConf"] = "/nope"
+    error = net.call("STATUS")["error"]
+    assert (error["code"], error["msg"]) == (50, "open /nope: no such file or directory")
 
 
 def test_status_of_a_wrong_config(net: Network) -> None:

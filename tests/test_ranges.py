@@ -84,6 +84,8 @@ def test_no_subnet_at_all(subnet: str) -> None:
         ("192.0.3.0", "", "RangeStart 192.0.3.0 not in network 192.0.2.0/24"),
         ("", "192.0.4.0", "RangeEnd 192.0.4.0 not in network 192.0.2.0/24"),
         ("192.0.2.50", "192.0.2.40", "RangeStart 192.0.2.50 not in network 192.0.2.0/24"),
+        ("192.0.3.0", "192.0.4.0", "RangeStart 192.0.3.0 not in network 192.0.2.0/24"),
+        ("192.0.2.50", "192.0.1.9", "RangeStart 192.0.2.50 not in network 192.0.2.0/24"),
         ("2001:db8::1", "", "RangeStart 2001:db8::1 not in network 192.0.2.0/24"),
         ("", "192.0.2.0", "RangeEnd 192.0.2.0 not in network 192.0.2.0/24"),
     ],
@@ -112,6 +114,8 @@ def test_network_and_broadcast_address_can_be_asked_for() -> None:
 def test_a_gateway_may_be_elsewhere() -> None:
     found = one("192.0.2.0/24", gateway="198.51.100.1")
     assert found.address(found.gateway) == "198.51.100.1"
+    of_the_other_family = (RangeConf("192.0.2.0/24", gateway="fd00::1"),)
+    assert refused(of_the_other_family) == "invalid range set 0: gateway fd00::1 is no IPv4 address"
 
 
 @pytest.mark.parametrize(

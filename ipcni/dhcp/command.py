@@ -191,7 +191,7 @@ def _listen(path: str) -> socket.socket:
     """A socket of our own; one that nobody listens on any more is replaced. Raises CniError."""
     listener = socket.socket(socket.AF_UNIX)
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
         if _abandoned(path):
             os.unlink(path)
         listener.bind(path)

@@ -94,12 +94,13 @@ def option(text: str) -> int:
     """The number of an option by its name or as decimal digits. Raises CniError in the reference's words."""
     if text in NAMES:
         return NAMES[text]
+    digits = text.lstrip("0") or "0"
     problem = "" if re.fullmatch("[0-9]+", text) else "invalid syntax"
-    if not problem and int(text[:20]) > 255:
+    if not problem and (len(digits) > 3 or int(digits) > 255):
         problem = "value out of range"
     if problem:
         raise CniError(
             f"Can not parse option {quote(text)}: Can not parse option: strconv.ParseUint: parsing {quote(text)}: {problem}",
             details=f"an option is a number up to 255, or one of {', '.join(NAMES)}",
         )
-    return int(text)
+    return int(digits)

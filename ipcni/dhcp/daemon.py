@@ -24,6 +24,7 @@ from ipcni.settings import Settings
 from ipcni.shell.process import search_path
 
 NO_MORE_TRIES = "no more tries"
+_NO_NAMESPACE = "the namespace is gone"
 _LOOK = 2.0  # seconds between looks at all leases
 _GOODBYE = 2.0  # seconds for telling a server
 _LATE = 30.0  # seconds for renewing a lease that ran out while there was no daemon
@@ -109,6 +110,8 @@ class Daemon:
         """The lease that the attachment has, or a new one. Raises CniError."""
         key = (req.network, req.container_id, req.ifname)
         with self._changed:
+            if (held := self._table.get(key)) and not alive(held.lease):  # and nobody has looked since
+                self._leave(held, _NO_NAMESPACE)
             while (held := self._table.get(key)) and held.leaving:
                 self._changed.wait()
             mine = held is None
@@ -285,7 +288,7 @@ class Daemon:
         if given is None:
             return
         if not alive(kept):
-            self._leave(held, "the namespace is gone")
+            self._leave(held, _NO_NAMESPACE)
         elif (doubted or orphaned) and self._pods.link(kept) is None:
             self._leave(held, f"{kept.ifname} is gone")
         elif given.end and now() >= given.end:

@@ -48,13 +48,7 @@ class Index:
 
     def lookup(self, container_id: str, ifname: str) -> list[str]:
         """The lease files of an attachment, old-format ones of its container when it has no others."""
-        return self._read(container_id, ifname) or self._read(container_id, "")
-
-    def _read(self, container_id: str, ifname: str) -> list[str]:
-        try:
-            return list(json.loads(content(self._entry(container_id, ifname))))
-        except (OSError, ValueError):
-            return []
+        return _paths(self._entry(container_id, ifname)) or _paths(self._entry(container_id, ""))
 
     def update(self, container_id: str, ifname: str, paths: list[str]) -> None:
         """Notes what an attachment holds after our change, and that the index is up to date."""
@@ -71,20 +65,31 @@ class Index:
             self._sign()
 
     def rebuild(self, everything: list[tuple[str, bytes]]) -> None:
-        """Starts anew from all leases: pairs of path and stripped content."""
+        """Makes it agree with all leases: pairs of path and stripped content. What agrees already is only read."""
         from ipcni.ipam.leases import owner
 
-        with contextlib.suppress(OSError):
-            shutil.rmtree(self._folder, ignore_errors=True)
-            make_folders(self._folder)
-            held: dict[str, list[str]] = {}
-            for path, text in everything:
-                if who := owner(text):
-                    held.setdefault(self._entry(*who), []).append(path)
-            for entry, paths in held.items():
+        held: dict[str, list[str]] = {}
+        for path, text in everything:
+            if who := owner(text):
+                held.setdefault(self._entry(*who), []).append(path)
+        try:
+            self._agree(held)
+        except OSError:
+            shutil.rmtree(self._folder, ignore_errors=True)  # the next one starts anew
+
+    def _agree(self, held: dict[str, list[str]]) -> None:
+        make_folders(self._folder)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self._folder}/{MARK}")
+        for folder, _, names in os.walk(self._folder):
+            for name in names if folder != self._folder else ():
+                if (entry := f"{folder}/{name}") not in held:
+                    os.unlink(entry)
+        for entry, paths in held.items():
+            if _paths(entry) != paths:
                 make_folders(os.path.dirname(entry))
                 _write(entry, json.dumps(paths))
-            self._sign()
+        self._sign()
 
     def _entry(self, container_id: str, ifname: str) -> str:
         name = hashlib.sha256(os.fsencode(f"{container_id.strip()}\0{ifname}")).hexdigest()[:32]
@@ -95,6 +100,13 @@ class Index:
         os.utime(self._leases, ns=(moment, moment))
         if os.stat(self._leases).st_mtime_ns == moment:  # not so where the file system keeps whole seconds only
             _write(f"{self._folder}/{MARK}", str(moment))
+
+
+def _paths(entry: str) -> list[str]:
+    try:
+        return list(json.loads(content(entry)))
+    except (OSError, ValueError):
+        return []
 
 
 def _write(path: str, text: str) -> None:

@@ -116,16 +116,16 @@ def _range(conf: RangeConf) -> Range:
     base, top = int(network.network_address), int(network.broadcast_address)
     gateway = int(_of_family(conf.gateway, family)) if conf.gateway else base + 1
     start, end = base + 1, top - 1 if family == 4 else top
-    if conf.range_end:
-        end_ip = addresses.ip(conf.range_end)
+    end_ip = addresses.ip(conf.range_end) if conf.range_end else None
+    if conf.range_start:
+        start_ip = addresses.ip(conf.range_start)
+        if start_ip not in network or (end_ip and int(start_ip) > int(end_ip)):
+            raise CniError(f"RangeStart {start_ip} not in network {network}")
+        start = int(start_ip)
+    if end_ip:
         if end_ip not in network:
             raise CniError(f"RangeEnd {end_ip} not in network {network}")
         end = int(end_ip)
-    if conf.range_start:
-        start_ip = addresses.ip(conf.range_start)
-        if start_ip not in network or (conf.range_end and int(start_ip) > end):
-            raise CniError(f"RangeStart {start_ip} not in network {network}")
-        start = int(start_ip)
     if start > end:
         raise CniError(f"RangeEnd {ipaddress.ip_address(end)} not in network {network}")
     return Range(start, end, gateway, network.prefixlen, family)

@@ -79,9 +79,10 @@ def _checked(name: str, value: str) -> str:
     if name == "MTU":
         if not value.isascii() or not value.isdigit():
             raise CniError(f'strconv.ParseUint: parsing "{value}": invalid syntax')
-        if int(value) > _MAX_MTU:
+        digits = value.lstrip("0") or "0"
+        if len(digits) > len(str(_MAX_MTU)) or int(digits) > _MAX_MTU:  # int() takes no more than some thousand digits
             raise CniError(f'strconv.ParseUint: parsing "{value}": value out of range')
-        return value
+        return digits
     if name == "IPMASQ":
         return value
     parts = value.split(",") if name.endswith("NETWORK") else [value]

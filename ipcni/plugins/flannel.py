@@ -18,6 +18,7 @@ from ipcni.protocol.result import Result, Route
 from ipcni.shell.render import render
 
 _DRAFT = "."
+_IFNAME = "eth0"  # what runtimes call a pod's first interface
 
 
 class Conf(msgspec.Struct, frozen=True, rename="camel"):
@@ -91,25 +92,46 @@ def status(req: Request, host: Host) -> None:
 
 
 def gc(req: Request, host: Host) -> None:
-    """The delegate's GC, then the notes on containers that are no more."""
+    """The delegate's GC, then its DEL of what the notes on containers that are no more say: Go's plugins have no GC."""
     conf = _load(req, "failed to load netconf")
     valid = req.valid_attachments()
     if valid is None:
         return
+    problems: list[CniError] = []
     given = _rebuilt(req, conf) | {key: req.conf[key] for key in VALID_ATTACHMENTS if key in req.conf}
-    delegate.call(req, host, str(given["type"]), config.dump(given))
+    try:
+        delegate.call(req, host, str(given["type"]), config.dump(given))
+    except CniError as error:
+        problems.append(error)
     alive = {container_id for container_id, _ in valid}
-    stale = []
     for name in sorted(os.listdir(conf.data_dir)) if os.path.isdir(conf.data_dir) else []:
-        stored = None if name.removeprefix(_DRAFT) in alive else _stored(path := os.path.join(conf.data_dir, name))
-        if isinstance(stored, dict):
-            mine = stored.get("name") == req.network
-        else:  # cut short by a crash, and nobody's; or just being written by another network's ADD
-            mine = stored is not None and name.startswith(_DRAFT) and _age(path) > host.settings.command_timeout
-        if mine:
-            stale.append(path)
-    if stale:
-        host.do(render("flannel/del.sh.j2", paths=stale))
+        path = os.path.join(conf.data_dir, name)
+        if name.removeprefix(_DRAFT) in alive or not os.path.isfile(path):
+            continue
+        try:
+            _collect(req, host, path)
+        except CniError as error:
+            problems.append(error)
+    if problems:
+        raise problems[0]
+
+
+def _collect(req: Request, host: Host, path: str) -> None:
+    """Removes what a note of this network tells of, and the note."""
+    draft = os.path.basename(path).startswith(_DRAFT)
+    stored = _stored(path)
+    if isinstance(stored, dict):
+        mine = stored.get("name") == req.network
+    else:  # cut short by a crash, and nobody's; or just being written by another network's ADD
+        mine = stored is not None and draft and _age(path) > host.settings.command_timeout
+    if not mine:
+        return
+    if isinstance(stored, dict) and not draft:
+        # The note does not tell the interface; what has another name is our own delegates' GC to find.
+        env = {**req.env, "CNI_CONTAINERID": os.path.basename(path), "CNI_IFNAME": _IFNAME, "CNI_NETNS": ""}
+        gone = msgspec.structs.replace(req, env=env)
+        delegate.call(gone, host, str(stored.get("type") or ""), config.dump(stored), "DEL")
+    host.do(render("flannel/del.sh.j2", paths=[path]))
 
 
 def _age(path: str) -> float:

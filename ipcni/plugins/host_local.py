@@ -142,7 +142,7 @@ def gc(req: Request, host: Host) -> None:
 
 
 def status(req: Request, host: Host) -> None:
-    """There is a free address in every range set, and the leases can be written."""
+    """There is a free address in every range set, the leases can be written, and `resolvConf` read."""
     conf = req.config(Conf, prefix="")
     if conf.ipam is None:
         raise CniError("IPAM config missing 'ipam' key")
@@ -152,6 +152,11 @@ def status(req: Request, host: Host) -> None:
         place = os.path.dirname(place)
     if not os.path.isdir(place) or not os.access(place, os.W_OK):
         raise CniError(f"{place} cannot be written to", NOT_AVAILABLE, f"leases are files in {store.folder}")
+    if conf.ipam.resolv_conf:
+        try:
+            _resolv_conf(conf.ipam.resolv_conf)
+        except CniError as error:
+            raise CniError(error.msg, NOT_AVAILABLE, error.details) from error
     for number, range_set in enumerate(_range_sets(conf, req.version)):
         try:
             _free(store, range_set, number)
@@ -187,17 +192,22 @@ def _requested(conf: Conf, cni_args: str) -> list[addresses.Ip]:
     wanted = []
     if text := args.parse(cni_args, "IP").get("IP"):
         try:
-            wanted.append(addresses.ip(text.partition("/")[0]))
+            wanted.append(_asked(text))
         except CniError:
             raise CniError(f'ARGS: error parsing value of pair "IP={text}": invalid IP address {text}') from None
     for text in conf.args.cni.ips + conf.runtime_config.ips:
         if not text:
             raise CniError("cannot understand ip: IP <nil> not v4 nor v6")
         try:
-            wanted.append(addresses.ip(text.partition("/")[0]))
+            wanted.append(_asked(text))
         except CniError:
             raise CniError(f"invalid IP address {text}") from None
     return list(dict.fromkeys(wanted))
+
+
+def _asked(text: str) -> addresses.Ip:
+    """The address of `ip` or `ip/len`."""
+    return addresses.cidr(text).ip if "/" in text else addresses.ip(text)
 
 
 def _choose(store: Store, sets: tuple[RangeSet, ...], wanted: list[addresses.Ip], held: list[str], req: Request) -> list[Lease]:

@@ -75,6 +75,6 @@ class Request(msgspec.Struct, frozen=True):
         """GC's list as (container id, ifname) pairs; None when the caller gave no list at all (null is an empty list)."""
         for key in VALID_ATTACHMENTS:
             if key in self.conf:
-                listed = config.decode({"items": self.conf[key] or []}, _ValidList)
+                listed = config.decode({"items": self.conf[key]}, _ValidList)
                 return frozenset((each.container_id, each.ifname) for each in listed.items)
         return None

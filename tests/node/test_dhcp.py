@@ -465,6 +465,21 @@ def test_a_namespace_that_goes_takes_its_client_along(node: Node, server: Server
     node.call("DEL", bridge(daemon), pod.path).ok()
 
 
+def test_an_add_in_the_namespace_that_came_after(node: Node, server: Server, daemon: Daemon) -> None:
+    """It has the old one's path, and is asked for at once, before the daemon has noticed."""
+    pod = wired(node)
+    node.call("ADD", conf(daemon), pod).ok()
+    pod.delete()
+    sh("ip", "netns", "add", pod.name)
+    node.pods.append(pod)
+    wired(node, pod=pod)
+    node.call("ADD", conf(daemon), pod).ok()
+    wait_for(lambda: clients(pod))
+    assert "cid1/lan/eth0: the namespace is gone" in daemon.said
+    assert held(node) == ["lan/cid1:eth0"]
+    node.call("DEL", conf(daemon), pod).ok()
+
+
 def test_check_of_a_link_that_is_gone(node: Node, server: Server, daemon: Daemon) -> None:
     pod = wired(node)
     node.call("ADD", conf(daemon), pod).ok()
@@ -563,6 +578,14 @@ def test_the_socket_is_taken(node: Node, daemon: Daemon, tmp_path: pathlib.Path)
         f"Error getting listener: listen unix {daemon.socket}: bind: address already in use\n",
     )
     node.call("STATUS", conf(daemon)).ok()
+
+
+def test_a_socket_in_the_folder_that_it_is_started_in(node: Node) -> None:
+    daemon = subprocess.Popen([BIN / "dhcp", "daemon", "-socketpath", "dhcp.sock"], env=node.env, cwd=node.folder)
+    wait_for((node.folder / "dhcp.sock").exists)
+    daemon.terminate()
+    assert daemon.wait(10) == 0
+    assert not (node.folder / "dhcp.sock").exists()
 
 
 def test_pidfile_and_hostprefix(node: Node) -> None:

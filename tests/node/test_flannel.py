@@ -160,6 +160,30 @@ def test_gc_keeps_the_living(node: Node, conf: dict[str, Any]) -> None:
     assert notes(node) == ["cid2"], "without a list nothing is known to be dead"
 
 
+def test_gc_deletes_by_the_notes(node: Node, conf: dict[str, Any], tmp_path: pathlib.Path) -> None:
+    """A delegate without a GC of its own, like Go's; what is no note stays, and one that fails does not keep the others from going."""
+    stub = tmp_path / "plugins" / "stub"
+    stub.parent.mkdir()
+    stub.write_text(
+        '#!/bin/sh\nconf=$(cat)\necho "$CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME $CNI_NETNS $conf" >> $0.calls\n'
+        '[ $CNI_COMMAND = ADD ] && echo "{}"\n[ $CNI_COMMAND$CNI_CONTAINERID != DELcid2 ]\n'
+    )
+    stub.chmod(0o755)
+    conf["delegate"] = {"type": "stub"}
+    path = f"{stub.parent}:{BIN}"
+    for name in ("cid1", "cid2", "cid3"):
+        node.call("ADD", conf, node.pod(), container=name, path=path).ok()
+    (node.folder / "flannel" / "folder").mkdir()
+    given = (node.folder / "flannel" / "cid1").read_text()
+    pathlib.Path(f"{stub}.calls").unlink()
+    error = node.call("GC", {**conf, "cni.dev/valid-attachments": []}, path=path).error()
+    assert error["msg"].startswith("netplugin failed")
+    calls = pathlib.Path(f"{stub}.calls").read_text().splitlines()
+    assert [line.partition(" ")[0] for line in calls] == ["GC", "DEL", "DEL", "DEL"]
+    assert calls[1] == f"DEL cid1 eth0  {given}"
+    assert notes(node) == ["cid2", "folder"]
+
+
 def test_check_notices_what_is_missing(node: Node, conf: dict[str, Any]) -> None:
     pod = node.pod()
     result = node.call("ADD", conf, pod).ok()
