@@ -120,7 +120,8 @@ def test_del_and_check_of_a_pod_that_is_there(node: Node, conflist: pathlib.Path
     done = explain(node, "CHECK", *given)
     assert (done.returncode, done.stderr.startswith("ipcni: Interface eth0 Mac ")) == (1, True)
     text = explain(node, "del", *given).stdout
-    assert lines(text)[:2] == ["set -eu", f"ip -n {pod.name} link del dev eth0 || true"]
+    (link,) = (link for link in node.links() if link.startswith("veth"))
+    assert lines(text)[:2] == ["set -eu", f"ip link del dev {link} || true"]
     assert f"rm -f {node.data_dir}/net/10.7.0.2" in lines(text)
     assert "iptables -w 10 -t nat -D POSTROUTING -s 10.7.0.2/32" in text
     assert list(node.leases("net")) == ["10.7.0.2"]

@@ -333,10 +333,11 @@ class Child:
 
         library = load()
 
-        self._over = threading.Event()
+        self._over, made = threading.Event(), threading.Event()
 
         def done(command: "sh.RunningCommand", _success: bool, _status: int) -> None:
             self._over.set()
+            made.wait()  # one that ends at once does so before the command has got its process
             ended(_text(command.process.stderr).strip())  # the command itself would wait for its end
 
         def start() -> "sh.RunningCommand":
@@ -364,6 +365,7 @@ class Child:
         # The kernel takes the end of the thread that forked for the parent's: it has to be one that stays.
         Child._starter = Child._starter or ThreadPoolExecutor(1)
         self._running = Child._starter.submit(start).result()
+        made.set()
 
     def signal(self, number: int) -> None:
         if not self._over.is_set():

@@ -180,10 +180,10 @@ def test_the_batches_fail_at_each_of_their_lines(node: Node, tmp_path: pathlib.P
     """Every line of every `ip -batch` once: whichever it is, nothing stays."""
     script = (
         'case " $* " in *" -batch "*) ;; *) exec $real "$@";; esac\n'
-        "cat >$here/lines; at=$(cat $here/at); count=$(wc -l <$here/lines); done=$(cat $here/done); echo $((done + count)) >$here/done\n"
+        "lines=$here/lines.$$; cat >$lines; at=$(cat $here/at); count=$(wc -l <$lines); done=$(cat $here/done); echo $((done + count)) >$here/done\n"
         "n=$((at - done))\n"
-        '[ $n -ge 1 ] && [ $n -le $count ] || exec $real "$@" <$here/lines\n'
-        'head -n $((n - 1)) $here/lines | $real "$@" || exit\n'
+        '[ $n -ge 1 ] && [ $n -le $count ] || exec $real "$@" <$lines\n'
+        'head -n $((n - 1)) $lines | $real "$@" || exit\n'
         'echo "RTNETLINK answers: No buffer space available\nCommand failed -:$n" >&2; exit 1'
     )
     env = tools(tmp_path / "tools", ip=script)

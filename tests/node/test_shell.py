@@ -4,6 +4,8 @@ import contextlib
 import os
 import pathlib
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -226,3 +228,18 @@ def test_a_program_that_waits_hangs(shell: Shell, tmp_path: pathlib.Path) -> Non
     assert time.monotonic() - began < 10
     assert wait(lambda: running(str(file)) == [])
     assert shell.run(("echo", "here"), "", ENTRY_PATH, 10, set()).out == "here\n"
+
+
+def test_a_child_that_ends_at_once_is_heard_of() -> None:
+    """Even if it ends before we are through with starting it."""
+    out = os.open(os.devnull, os.O_WRONLY)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(40):
+            ended = threading.Event()
+            process.Child(("false",), {"PATH": ENTRY_PATH}, out, lambda _, ended=ended: ended.set())  # type: ignore[misc]
+            assert ended.wait(5)
+    finally:
+        sys.setswitchinterval(interval)
+        os.close(out)
