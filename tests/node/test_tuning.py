@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from ipcni.parts import tuning_conf
+from ipcni.protocol import skel
 from tests.lab import BIN, GO, Node, Pod
 
 MAC = "c2:11:22:33:44:77"
@@ -138,6 +140,13 @@ def test_settings_that_depend_on_each_other_come_back(node: Node, pod: Pod, keys
     node.call("DEL", conf(node, **keys), pod).ok()
     assert (shape(pod), backups(node)) == (before, {})
     assert [pod.sysctl(f"net/ipv4/{path}") for path in paths] == values
+
+
+@pytest.mark.parametrize("keys", [{}, {"dataDir": None}, {"dataDir": ""}])
+def test_where_backups_are_by_default(keys: dict[str, Any]) -> None:
+    text = json.dumps({"cniVersion": "1.0.0", "name": "n", **keys})
+    req = skel.request("tuning", "ADD", {"CNI_CONTAINERID": "cid1", "CNI_IFNAME": "eth0"}, text.encode())
+    assert tuning_conf.load(req).backup == "/run/cni/tuning/cid1_eth0.json"
 
 
 def test_settings_come_back_when_the_link_is_gone(node: Node, pod: Pod) -> None:
