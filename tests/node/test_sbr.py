@@ -101,7 +101,7 @@ def test_several_addresses_have_a_table_each(node: Node) -> None:
 def test_a_table_that_is_given(node: Node) -> None:
     pod = prepared(node)
     before = table(pod, "main")
-    wanted = conf(*ONE, ip("192.168.1.210/24"), table=5000)
+    wanted = conf(*ONE, ip("192.168.1.210/24"), table=5000, gateways=["count", "for", "nothing"], addSourceHints=True)
     call(node, "ADD", wanted, pod).ok()
     assert rules(pod) == ["32764: from 192.168.1.210 lookup 5000", "32765: from 192.168.1.209 lookup 5000"]
     assert table(pod, "main") == before
