@@ -30,6 +30,13 @@ def require(host: Host, tools: tuple[str, ...] = (), links: tuple[str, ...] = ()
             raise CniError(f"this kernel makes no links of type {link}", NOT_AVAILABLE, f"see whether `modprobe {kind}` says why")
 
 
+def require_nft(host: Host) -> None:
+    """Raises CniError 50 where nft is not there, or cannot list what there is."""
+    require(host, tools=("nft",))
+    if host.facts.nft_ruleset() is None:
+        raise CniError(f"nft cannot be used: {host.facts.unknown[-1]}", NOT_AVAILABLE)
+
+
 def require_iptables(host: Host, family: Family, table: str) -> None:
     """Raises CniError 50 where iptables is not there, or cannot use a table."""
     require(host, tools=(iptables(family),))

@@ -70,6 +70,26 @@ def test_masquerading_without_a_nat_table(node: Node, tmp_path: pathlib.Path, na
     node.call("STATUS", {"cniVersion": "1.1.0", "name": "net", "type": name, "ipam": ipam}, env=env).ok()
 
 
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("portmap", {"backend": "nftables"}),
+        ("firewall", {"backend": "nftables"}),
+        ("bridge", {"macspoofchk": True}),
+        ("bridge", {"ipMasq": True, "ipMasqBackend": "nftables"}),
+        ("ptp", {"ipMasq": True, "ipMasqBackend": "nftables"}),
+    ],
+)
+def test_the_kernel_lacks_nftables(node: Node, tmp_path: pathlib.Path, name: str, keys: dict[str, Any]) -> None:
+    ipam = {"type": "host-local", "subnet": "10.9.0.0/24", "dataDir": node.data_dir}
+    conf = {**({"ipam": ipam} if name in ("bridge", "ptp") else {}), **keys}
+    env = tools(tmp_path / "tools", nft="echo 'netlink: Error: cache initialization failed: Invalid argument' >&2; exit 1")
+    error = status(node, name, env, **conf)
+    said = "nft cannot be used: nft list ruleset: netlink: Error: cache initialization failed: Invalid argument"
+    assert error == {"code": NOT_AVAILABLE, "msg": said}
+    node.call("STATUS", {"cniVersion": "1.1.0", "name": "net", "type": name, **conf}).ok()
+
+
 def test_the_tools_that_a_bridges_keys_need(node: Node, tmp_path: pathlib.Path) -> None:
     """The probe says that all is there, so that the tool is what is asked for next."""
     env = tools(tmp_path / "tools", unshare="exit 0")
