@@ -70,7 +70,7 @@ def test_tables(node: Node) -> None:
     node.call("ADD", conf(first), pod).ok()
     assert table_of(pod, "blue") == 2
     error = node.call("ADD", conf(second, table=7), pod, ifname="eth1").error()
-    assert error["msg"] == "VRF blue already exist with different routing table 2"
+    assert error["msg"] == "cmdAdd failed: VRF blue already exist with different routing table 2"
     node.call("ADD", conf(second, "red", table=7), pod, ifname="eth1").ok()
     assert table_of(pod, "red") == 7
     assert "has routing table 7" in node.call("CHECK", conf(second, "red", table=8), pod, ifname="eth1").error()["msg"]
@@ -102,13 +102,13 @@ def test_errors(node: Node) -> None:
     for verb in ("ADD", "CHECK"):
         assert told(verb, conf()) == "missing prevResult from earlier plugin"
     assert "table -1" in told("ADD", conf(result, table=-1))
-    assert told("ADD", conf(result), "net1") == "could not get link by name net1"
-    for verb in ("ADD", "DEL"):
-        assert told(verb, conf(result, "eth0")) == "Netlink eth0 is not a VRF"
+    assert told("ADD", conf(result), "net1") == "cmdAdd failed: could not get link by name net1"
+    for verb, prefix in (("ADD", "cmdAdd failed: "), ("DEL", ""), ("CHECK", "")):
+        assert told(verb, conf(result, "eth0")) == f"{prefix}Netlink eth0 is not a VRF"
     assert told("CHECK", conf(result)) == "Link not found"
     pod.run("ip", "link", "add", "brx", "address", "02:00:00:00:00:01", "type", "bridge")
     pod.run("ip", "link", "set", "eth0", "master", "brx")
-    assert told("ADD", conf(result)) == "interface eth0 has already a master set: brx"
+    assert told("ADD", conf(result)) == "cmdAdd failed: interface eth0 has already a master set: brx"
     assert "blue" not in [each["ifname"] for each in pod.ip("link", "show")]
     pod.run("ip", "link", "add", "blue", "type", "vrf", "table", "5")
     assert told("CHECK", conf(result)) == "failed to find eth0 associated to vrf blue"
