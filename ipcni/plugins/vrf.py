@@ -7,7 +7,7 @@ import msgspec
 from ipcni import names
 from ipcni.errors import CniError
 from ipcni.model import Attachment, Plan
-from ipcni.parts import interface
+from ipcni.parts import interface, lent
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Result
@@ -97,18 +97,19 @@ def _free_table(req: Request, host: Host) -> int:
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What of a link must be put back when it has changed its table: IPv6 addresses, routes as the words behind `ip route replace`."""
+    """What of a link must be put back when it has changed its table: IPv6 addresses and routes, as the words behind `ip … replace`."""
 
-    addresses: tuple[str, ...]
+    addresses: tuple[tuple[str, ...], ...]
     routes: tuple[tuple[str, ...], ...]
 
 
 def _kept(req: Request, host: Host, link: Link, table: int) -> Kept:
     place = "main" if table == _MAIN else str(table)
-    six = [each for each in link.addresses if each.family == "inet6" and each.scope == "global"]
+    # The kernel puts the latest IPv6 address first.
+    six = [each for each in reversed(link.addresses) if each.family == "inet6" and each.scope == "global"]
     routes = interface.kept(host.facts.routes(4, req.netns, place), req.ifname, 4)
     routes += interface.kept(host.facts.routes(6, req.netns, place), req.ifname, 6)
-    return Kept(tuple(each.text for each in six), tuple(routes))
+    return Kept(tuple(lent.address(each, req.ifname) for each in six), tuple(routes))
 
 
 def _again(req: Request, kept: Kept, table: int) -> Plan:

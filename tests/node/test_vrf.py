@@ -62,6 +62,31 @@ def test_there_and_back(node: Node) -> None:
         assert [line for line in found if "l3mdev" not in line] == []  # a rule of the kernel's, from a namespace's first VRF on
 
 
+@pytest.mark.parametrize("keep", ["0", "1"])
+def test_addresses_keep_what_they_have(node: Node, keep: str) -> None:
+    """Whether the kernel drops them with the link's going down or not; those that end by themselves it always drops."""
+    pod = node.pod()
+    result = attach(node, pod)
+    pod.run("sysctl", "-qw", f"net/ipv6/conf/eth0/keep_addr_on_down={keep}")
+    for words in (
+        "fd00:9::5/64 nodad noprefixroute",
+        "fd00:9::6/64 nodad preferred_lft 0",
+        "fd00:9::7/64 valid_lft 900 preferred_lft 800",
+    ):
+        pod.run("ip", "addr", "add", *words.split(), "dev", "eth0")
+    settle(node, pod)
+
+    def details() -> list[dict[str, Any]]:
+        found = [each for each in link(pod, "eth0")["addr_info"] if each.get("scope") == "global"]
+        return [{key: value > 700 if "lft" in key or "life" in key else value for key, value in each.items()} for each in found]
+
+    before = details()
+    for verb in ("ADD", "DEL"):
+        node.call(verb, conf(result), pod).ok()
+        settle(node, pod)
+        assert details() == before
+
+
 def test_tables(node: Node) -> None:
     """One that is configured, or the first that no other VRF of the pod has."""
     pod = node.pod()
