@@ -53,6 +53,16 @@ def test_the_kernel_lacks_a_kind_of_link(node: Node, tmp_path: pathlib.Path, nam
         assert f"modprobe {link}" in error["details"]
 
 
+@pytest.mark.parametrize(("queue", "kind"), [("root tbf", "tbf"), ("ingress", "ingress")])
+def test_the_kernel_lacks_a_queue(node: Node, tmp_path: pathlib.Path, queue: str, kind: str) -> None:
+    unknown = "echo 'Error: Specified qdisc kind is unknown.' >&2; exit 2"
+    script = f'case "$*" in *" tc qdisc add dev lo {queue}"*) {unknown};; esac; exec /usr/bin/unshare "$@"'
+    error = status(node, "bandwidth", tools(tmp_path / "tools", unshare=script))
+    assert (error["code"], error["msg"]) == (NOT_AVAILABLE, f"this kernel has no queue {kind}")
+    assert f"modprobe sch_{kind}" in error["details"]
+    node.call("STATUS", {"cniVersion": "1.1.0", "name": "net", "type": "bandwidth"}).ok()
+
+
 def test_a_bridge_with_vlans_on_this_kernel(node: Node) -> None:
     said = node.call("STATUS", {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "vlan": 5})
     if kernel.has("vlan_filtering"):
