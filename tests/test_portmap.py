@@ -238,7 +238,7 @@ def test_status_without_a_tool(tools: str, backend: str | None) -> None:
 
 
 def test_status_with_one() -> None:
-    portmap.status(request(verb="STATUS"), Made(tools="nft"))
+    portmap.status(request(verb="STATUS"), Made({"nft --json --terse list ruleset": '{"nftables": []}'}, tools="nft"))
 
 
 # -- iptables rules (sheet 2.4; the text itself is compared on a kernel)

@@ -104,9 +104,12 @@ def again(route: KernelRoute, family: int) -> tuple[str, ...]:
     """A route as `ip route` takes it, without link and table."""
     everywhere = "::/0" if family == 6 else "0.0.0.0/0"
     words = [*([route.type] if route.type else []), everywhere if route.dst == "default" else route.dst]
+    words += ["tos", route.tos] if route.tos else []
+    words += ["via", route.via.family, route.via.host] if route.via else []
     for key, value in (("via", route.gateway), ("proto", route.protocol), ("scope", route.scope), ("src", route.prefsrc)):
         words += [key, value] if value else []
     words += ["metric", str(route.metric)] if route.metric else []
+    words += ["pref", route.pref] if route.pref not in ("", "medium") else []
     words += ["onlink"] if "onlink" in route.flags else []
     for metrics in route.metrics:
         words += [text for key, value in msgspec.to_builtins(metrics).items() for text in (key, str(value))]

@@ -5,7 +5,7 @@ from ipcni.errors import CniError, StepFailed
 from ipcni.model import Attachment, Family, Plan
 from ipcni.protocol import address as addresses
 from ipcni.protocol.host import Host
-from ipcni.protocol.ready import require, require_iptables
+from ipcni.protocol.ready import require_iptables, require_nft
 from ipcni.protocol.result import IpConfig
 from ipcni.shell.facts import Rules, iptables
 from ipcni.shell.render import render
@@ -32,7 +32,7 @@ def _tool(host: Host, configured: str | None) -> str:
 def ready(host: Host, configured: str | None) -> None:
     """Raises CniError 50 where `ensure` would find no tool."""
     if _tool(host, configured) == NFTABLES:
-        require(host, tools=("nft",))
+        require_nft(host)
     else:
         require_iptables(host, 4, "nat")
 

@@ -13,6 +13,7 @@ from ipcni.protocol import args
 from ipcni.protocol.request import Request
 
 ALLOWLIST = "/etc/cni/tuning/allowlist.conf"
+_DATA_DIR = "/run/cni/tuning"
 _NOT_IN_A_PATH = re.compile(r"[\s=*?\[\]]")
 
 
@@ -42,7 +43,7 @@ class _Conf(msgspec.Struct, frozen=True, rename="camel"):
     mtu: int = 0
     allmulti: bool | None = None
     tx_q_len: int | None = None
-    data_dir: str = "/run/cni/tuning"
+    data_dir: str = ""
     runtime_config: _Mac = _Mac()
     args: _Args = _Args()
 
@@ -93,7 +94,7 @@ def load(req: Request) -> Wanted:
         promisc=conf.promisc if cni.promisc is None else cni.promisc,
         allmulti=conf.allmulti if cni.allmulti is None else cni.allmulti,
         txqlen=conf.tx_q_len if cni.tx_q_len is None else cni.tx_q_len,
-        backup=os.path.join(conf.data_dir, f"{req.container_id}_{req.ifname}.json"),
+        backup=os.path.join(conf.data_dir or _DATA_DIR, f"{req.container_id}_{req.ifname}.json"),
     )
 
 

@@ -19,6 +19,7 @@ from ipcni.shell.render import render
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 TOOLS = ("ip", "tc")
 LINKS = ("ifb",)
+QUEUES = ("root tbf rate 8bps burst 8 limit 8", "ingress")
 _DEFAULT_MTU = 1500
 
 

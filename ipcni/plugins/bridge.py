@@ -206,7 +206,7 @@ def status(req: Request, host: Host) -> None:
     if conf.vlan or conf.trunk:
         ready.require(host, tools=("bridge",), links=("bridge vlan_filtering 1",))
     if conf.macspoofchk:
-        ready.require(host, tools=("nft",))
+        ready.require_nft(host)
     if conf.ip_masq:
         masquerade.ready(host, conf.ip_masq_backend)
     if conf.ipam.type:

@@ -170,6 +170,6 @@ def status(req: Request, host: Host) -> None:
                 "firewalld does not run", NOT_AVAILABLE, "start it, or leave `backend` out to use it only where it does"
             )
     elif chosen == NFTABLES:
-        ready.require(host, tools=("nft",))
+        ready.require_nft(host)
     else:
         ready.require_iptables(host, 4, "filter")

@@ -151,6 +151,6 @@ def status(req: Request, host: Host) -> None:
     """There is a tool to make rules with."""
     _, _, backend = load(req, host)
     if backend == NFTABLES:
-        ready.require(host, tools=("nft",))
+        ready.require_nft(host)
     else:
         ready.require_iptables(host, 4, "nat")

@@ -62,7 +62,7 @@ def add(req: Request, host: Host) -> Result:
     if host.live:
         interface.open_netns(host.facts, req.netns)
     mine = [ip for ip in prev.ips if _is_mine(ip, prev, req.ifname)]
-    gateways = _gateways(conf.gateways)
+    gateways = _gateways(conf.gateways) if conf.table is None else {}
     with host.locked(_lock(req)):
         if conf.table is not None:
             sources = [_host_prefix(ip) for ip in mine]

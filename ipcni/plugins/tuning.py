@@ -80,8 +80,8 @@ def _settings(req: Request, wanted: Wanted, before: Before) -> Plan:
 
 
 def _before(link: Link | None, now: Mapping[str, str]) -> Before:
-    """What is there. A setting that reads as nothing, or as several lines, cannot be written back."""
-    known = {path: value for path, value in now.items() if value and "\n" not in value} or None
+    """What is there. A setting that reads as several lines cannot be written back."""
+    known = {path: value for path, value in now.items() if "\n" not in value} or None
     if link is None:
         return Before(sysctl=known)
     return Before(link.mac, link.promiscuity != 0, link.mtu, "ALLMULTI" in link.flags, link.txqlen, known)

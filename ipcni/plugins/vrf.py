@@ -7,7 +7,7 @@ import msgspec
 from ipcni import names
 from ipcni.errors import CniError
 from ipcni.model import Attachment, Plan
-from ipcni.parts import interface
+from ipcni.parts import interface, lent
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Result
@@ -58,6 +58,14 @@ def add(req: Request, host: Host) -> Result:
     prev = req.prev_result()
     if prev is None:
         raise CniError("missing prevResult from earlier plugin", details="vrf comes behind the plugin that makes the link")
+    try:
+        _enslave(req, host, conf)
+    except CniError as error:
+        raise error.under("cmdAdd failed") from error
+    return prev
+
+
+def _enslave(req: Request, host: Host, conf: Conf) -> None:
     if host.live:
         interface.open_netns(host.facts, req.netns)
     with host.locked(_lock(req)):
@@ -68,7 +76,7 @@ def add(req: Request, host: Host) -> Result:
         if link is None:
             raise CniError(f"could not get link by name {req.ifname}", details=f"{req.netns_path} has no such link")
         if link.master == conf.vrfname:
-            return prev  # this ADD was done before
+            return  # this ADD was done before
         if link.master:
             raise CniError(f"interface {req.ifname} has already a master set: {link.master}")
         table = vrf.linkinfo.info_data.table if vrf else conf.table or _free_table(req, host)
@@ -80,7 +88,6 @@ def add(req: Request, host: Host) -> Result:
         host.on_undo(lambda: host.do(_released(req, conf, last=False) + _again(req, kept, _MAIN), keep_going=True))
         plan += render("vrf/enslave.sh.j2", pod=req.netns, ifname=req.ifname, vrf=conf.vrfname)
         host.do(plan + _again(req, kept, table))
-    return prev
 
 
 def _free_table(req: Request, host: Host) -> int:
@@ -90,18 +97,19 @@ def _free_table(req: Request, host: Host) -> int:
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What of a link must be put back when it has changed its table: IPv6 addresses, routes as the words behind `ip route replace`."""
+    """What of a link must be put back when it has changed its table: IPv6 addresses and routes, as the words behind `ip … replace`."""
 
-    addresses: tuple[str, ...]
+    addresses: tuple[tuple[str, ...], ...]
     routes: tuple[tuple[str, ...], ...]
 
 
 def _kept(req: Request, host: Host, link: Link, table: int) -> Kept:
     place = "main" if table == _MAIN else str(table)
-    six = [each for each in link.addresses if each.family == "inet6" and each.scope == "global"]
+    # The kernel puts the latest IPv6 address first.
+    six = [each for each in reversed(link.addresses) if each.family == "inet6" and each.scope == "global"]
     routes = interface.kept(host.facts.routes(4, req.netns, place), req.ifname, 4)
     routes += interface.kept(host.facts.routes(6, req.netns, place), req.ifname, 6)
-    return Kept(tuple(each.text for each in six), tuple(routes))
+    return Kept(tuple(lent.address(each, req.ifname) for each in six), tuple(routes))
 
 
 def _again(req: Request, kept: Kept, table: int) -> Plan:

@@ -25,6 +25,7 @@ _ESCAPED = re.compile(r"\\(.)")
 _RESOURCE_PROBLEM = 4
 _NO_BETTER_LATER = ("busy", "ermission denied", "not permitted")
 _NO_SUCH_LINKS = ("Unknown device type", "Operation not supported")
+_NO_SUCH_QUEUE = "qdisc kind is unknown"
 _NO_CHAIN = ("No chain/target/match", "incompatible, use 'nft' tool")
 _ABSENT = ("does not exist", "Cannot find device", "No such device")
 
@@ -210,6 +211,11 @@ class Facts:
         """Whether the kernel has links of that kind (and options); tried in a namespace that is gone with the question."""
         done = self._ask(("unshare", "--net", "ip", "link", "add", "name", "probe", "type", *link.split()), None)
         return not any(text in done.err for text in _NO_SUCH_LINKS)
+
+    def queues(self, queue: str) -> bool:
+        """Whether the kernel has queues of that kind (`root tbf …`); tried in a namespace that is gone with the question."""
+        done = self._ask(("unshare", "--net", "tc", "qdisc", "add", "dev", "lo", *queue.split()), None)
+        return _NO_SUCH_QUEUE not in done.err
 
     def fault(self, device: str) -> str:
         """Why a device file cannot be opened (opening may load its driver), or the empty text."""

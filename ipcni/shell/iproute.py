@@ -100,6 +100,13 @@ class RouteMetrics(msgspec.Struct, frozen=True, omit_defaults=True):
     quickack: int = 0
 
 
+class Via(msgspec.Struct, frozen=True):
+    """A gateway of the other family."""
+
+    family: str
+    host: str
+
+
 class Route(msgspec.Struct, frozen=True):
     """A route, as `ip -j route` tells it; `dst` is `default` or a prefix (a bare address is a host route).
 
@@ -109,12 +116,15 @@ class Route(msgspec.Struct, frozen=True):
     dst: str
     type: str = ""
     table: str = ""
+    tos: str = ""
     gateway: str = ""
+    via: Via | None = None
     dev: str = ""
     protocol: str = ""
     scope: str = ""
     prefsrc: str = ""
     metric: int = 0
+    pref: str = ""
     flags: tuple[str, ...] = ()
     metrics: tuple[RouteMetrics, ...] = ()
     nexthops: tuple[Hop, ...] = ()

@@ -97,7 +97,16 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
     "bridge and tuning": [{"type": "bridge", "ipam": V4}, TUNING],
     "bridge and tuning, args": [
         {"type": "bridge", "ipam": V4, "mtu": 1450},
-        {"type": "tuning", "dataDir": "FOLDER/tuning", "args": {"cni": {"mtu": 1300}}},
+        {
+            "type": "tuning",
+            "dataDir": "FOLDER/tuning",
+            "sysctl": {},
+            "args": {"cni": {key: TUNING[key] for key in ("sysctl", "mac", "promisc", "mtu", "allmulti", "txQLen")}},
+        },
+    ],
+    "bridge and tuning, by the runtime": [
+        {"type": "bridge", "ipam": V4},
+        {"type": "tuning", "dataDir": "FOLDER/tuning", "capabilities": {"mac": True}},
     ],
     "ptp, tuning and portmap": [{"type": "ptp", "ipam": PTP_V4, "mtu": 1450}, TUNING, PORTMAP],
     "bridge and firewall": [{**GATEWAY, "ipam": DUAL}, {"type": "firewall", "iptablesAdminChainName": "CNI-mine"}],
@@ -164,6 +173,10 @@ BANDWIDTH = {
 }
 CHAINS |= {
     "bridge and bandwidth": [{"type": "bridge", "ipam": V4, "mtu": 1400}, BANDWIDTH],
+    "bridge and bandwidth, by the runtime": [
+        {"type": "bridge", "ipam": V4},
+        {"type": "bandwidth", "capabilities": {"bandwidth": True}},
+    ],
     "ptp and bandwidth, one way": [
         {"type": "ptp", "ipam": PTP_V4},
         {"type": "bandwidth", "ingressRate": 8000, "ingressBurst": 80},
@@ -268,7 +281,8 @@ def on_node(node: Node, *argv: str, **options: Any) -> subprocess.CompletedProce
 
 def commands(node: Node, pod: Pod, path: pathlib.Path, bin_dir: pathlib.Path = BIN) -> list[str]:
     given = ["--netns", pod.name, "--container-id", "cid1", "--cni-path", str(bin_dir), "--cache-dir", "/run/lab/cache"]
-    return [str(path), *given, "--capability-args", json.dumps({"portMappings": PORTS})]
+    asked = {"portMappings": PORTS, "mac": "c2:11:22:33:44:78", "bandwidth": {"egressRate": 8000, "egressBurst": 80}}
+    return [str(path), *given, "--capability-args", json.dumps(asked)]
 
 
 def state(node: Node, pod: Pod, *, anonymous: bool = False) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def prepared(node: Node, *more: str) -> Pod:
             pod.run("ip", "link", "set", each, "addrgenmode", "none", "up")
         pod.run("ip", "addr", "add", address, "dev", name)
     for words in ("default via 10.0.0.1", "192.168.2.0/24 via 192.168.1.2", *more):
-        pod.run("ip", *(["-6"] if ":" in words else []), "route", "add", *words.split())
+        pod.run("ip", *(["-6"] if ":" in words.split()[0] else []), "route", "add", *words.split())
     return pod
 
 
@@ -98,10 +98,23 @@ def test_several_addresses_have_a_table_each(node: Node) -> None:
     assert rules(pod) + rules(pod, 6) == []
 
 
+def test_routes_keep_what_they_have(node: Node) -> None:
+    """A gateway of the other family, a type of service, a preference."""
+    pod = prepared(node, "192.168.7.0/24 via inet6 fe80::7 dev net1", "192.168.8.0/24 tos 0x10 via 192.168.1.8")
+    pod.run("ip", "addr", "add", "fd00::10/64", "dev", "net1", "nodad")
+    pod.run("ip", "-6", "route", "add", "fd08::/64", "dev", "net1", "pref", "high")
+    call(node, "ADD", conf(*ONE), pod).ok()
+    assert {"192.168.7.0/24 via inet6 fe80::7 dev net1", "192.168.8.0/24 tos 0x10 via 192.168.1.8 dev net1"} <= set(
+        table(pod, 100)
+    )
+    assert "fd08::/64 dev net1 metric 1024 pref high" in table(pod, 100, 6)
+    assert [line for line in table(pod, "main") + table(pod, "main", 6) if "dev net1" in line] == []
+
+
 def test_a_table_that_is_given(node: Node) -> None:
     pod = prepared(node)
     before = table(pod, "main")
-    wanted = conf(*ONE, ip("192.168.1.210/24"), table=5000)
+    wanted = conf(*ONE, ip("192.168.1.210/24"), table=5000, gateways=["count", "for", "nothing"], addSourceHints=True)
     call(node, "ADD", wanted, pod).ok()
     assert rules(pod) == ["32764: from 192.168.1.210 lookup 5000", "32765: from 192.168.1.209 lookup 5000"]
     assert table(pod, "main") == before

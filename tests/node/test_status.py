@@ -53,6 +53,16 @@ def test_the_kernel_lacks_a_kind_of_link(node: Node, tmp_path: pathlib.Path, nam
         assert f"modprobe {link}" in error["details"]
 
 
+@pytest.mark.parametrize(("queue", "kind"), [("root tbf", "tbf"), ("ingress", "ingress")])
+def test_the_kernel_lacks_a_queue(node: Node, tmp_path: pathlib.Path, queue: str, kind: str) -> None:
+    unknown = "echo 'Error: Specified qdisc kind is unknown.' >&2; exit 2"
+    script = f'case "$*" in *" tc qdisc add dev lo {queue}"*) {unknown};; esac; exec /usr/bin/unshare "$@"'
+    error = status(node, "bandwidth", tools(tmp_path / "tools", unshare=script))
+    assert (error["code"], error["msg"]) == (NOT_AVAILABLE, f"this kernel has no queue {kind}")
+    assert f"modprobe sch_{kind}" in error["details"]
+    node.call("STATUS", {"cniVersion": "1.1.0", "name": "net", "type": "bandwidth"}).ok()
+
+
 def test_a_bridge_with_vlans_on_this_kernel(node: Node) -> None:
     said = node.call("STATUS", {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "vlan": 5})
     if kernel.has("vlan_filtering"):
@@ -68,6 +78,26 @@ def test_masquerading_without_a_nat_table(node: Node, tmp_path: pathlib.Path, na
     error = status(node, name, env, ipam=ipam, ipMasq=True)
     assert error == {"code": NOT_AVAILABLE, "msg": "iptables cannot use the nat table: no such table"}
     node.call("STATUS", {"cniVersion": "1.1.0", "name": "net", "type": name, "ipam": ipam}, env=env).ok()
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("portmap", {"backend": "nftables"}),
+        ("firewall", {"backend": "nftables"}),
+        ("bridge", {"macspoofchk": True}),
+        ("bridge", {"ipMasq": True, "ipMasqBackend": "nftables"}),
+        ("ptp", {"ipMasq": True, "ipMasqBackend": "nftables"}),
+    ],
+)
+def test_the_kernel_lacks_nftables(node: Node, tmp_path: pathlib.Path, name: str, keys: dict[str, Any]) -> None:
+    ipam = {"type": "host-local", "subnet": "10.9.0.0/24", "dataDir": node.data_dir}
+    conf = {**({"ipam": ipam} if name in ("bridge", "ptp") else {}), **keys}
+    env = tools(tmp_path / "tools", nft="echo 'netlink: Error: cache initialization failed: Invalid argument' >&2; exit 1")
+    error = status(node, name, env, **conf)
+    said = "nft cannot be used: nft list ruleset: netlink: Error: cache initialization failed: Invalid argument"
+    assert error == {"code": NOT_AVAILABLE, "msg": said}
+    node.call("STATUS", {"cniVersion": "1.1.0", "name": "net", "type": name, **conf}).ok()
 
 
 def test_the_tools_that_a_bridges_keys_need(node: Node, tmp_path: pathlib.Path) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from ipcni.parts import tuning_conf
+from ipcni.protocol import skel
 from tests.lab import BIN, GO, Node, Pod
 
 MAC = "c2:11:22:33:44:77"
@@ -118,6 +120,33 @@ def test_sysctls(node: Node, pod: Pod) -> None:
     node.call("DEL", wanted, pod, ifname="eth0.7").ok()
     assert {key: pod.sysctl(key) for key in keys} == before
     assert backups(node) == {}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"sysctl": {"net.ipv4.ip_local_reserved_ports": "8080"}},  # nothing, unless somebody sets it
+        {"sysctl": {"net.ipv6.conf.IFNAME.mtu": "1300"}, "mtu": 1400},  # no more than the link's
+        {"sysctl": {"net.ipv4.conf.IFNAME.forwarding": "1", "net.ipv4.conf.all.forwarding": "1"}},  # the second sets the first
+    ],
+    ids=["empty", "bound to the link", "bound to another"],
+)
+def test_settings_that_depend_on_each_other_come_back(node: Node, pod: Pod, keys: dict[str, Any]) -> None:
+    pod.run("ip", "link", "set", "dev", "eth0", "up")
+    pod.run("sysctl", "-qw", "net/ipv4/conf/all/forwarding=0", "net/ipv4/conf/eth0/forwarding=1")
+    paths = ("ip_local_reserved_ports", "conf/all/forwarding", "conf/eth0/forwarding", "../ipv6/conf/eth0/mtu")
+    before, values = shape(pod), [pod.sysctl(f"net/ipv4/{path}") for path in paths]
+    node.call("ADD", conf(node, **keys), pod).ok()
+    node.call("DEL", conf(node, **keys), pod).ok()
+    assert (shape(pod), backups(node)) == (before, {})
+    assert [pod.sysctl(f"net/ipv4/{path}") for path in paths] == values
+
+
+@pytest.mark.parametrize("keys", [{}, {"dataDir": None}, {"dataDir": ""}])
+def test_where_backups_are_by_default(keys: dict[str, Any]) -> None:
+    text = json.dumps({"cniVersion": "1.0.0", "name": "n", **keys})
+    req = skel.request("tuning", "ADD", {"CNI_CONTAINERID": "cid1", "CNI_IFNAME": "eth0"}, text.encode())
+    assert tuning_conf.load(req).backup == "/run/cni/tuning/cid1_eth0.json"
 
 
 def test_settings_come_back_when_the_link_is_gone(node: Node, pod: Pod) -> None:

@@ -62,6 +62,31 @@ def test_there_and_back(node: Node) -> None:
         assert [line for line in found if "l3mdev" not in line] == []  # a rule of the kernel's, from a namespace's first VRF on
 
 
+@pytest.mark.parametrize("keep", ["0", "1"])
+def test_addresses_keep_what_they_have(node: Node, keep: str) -> None:
+    """Whether the kernel drops them with the link's going down or not; those that end by themselves it always drops."""
+    pod = node.pod()
+    result = attach(node, pod)
+    pod.run("sysctl", "-qw", f"net/ipv6/conf/eth0/keep_addr_on_down={keep}")
+    for words in (
+        "fd00:9::5/64 nodad noprefixroute",
+        "fd00:9::6/64 nodad preferred_lft 0",
+        "fd00:9::7/64 valid_lft 900 preferred_lft 800",
+    ):
+        pod.run("ip", "addr", "add", *words.split(), "dev", "eth0")
+    settle(node, pod)
+
+    def details() -> list[dict[str, Any]]:
+        found = [each for each in link(pod, "eth0")["addr_info"] if each.get("scope") == "global"]
+        return [{key: value > 700 if "lft" in key or "life" in key else value for key, value in each.items()} for each in found]
+
+    before = details()
+    for verb in ("ADD", "DEL"):
+        node.call(verb, conf(result), pod).ok()
+        settle(node, pod)
+        assert details() == before
+
+
 def test_tables(node: Node) -> None:
     """One that is configured, or the first that no other VRF of the pod has."""
     pod = node.pod()
@@ -70,7 +95,7 @@ def test_tables(node: Node) -> None:
     node.call("ADD", conf(first), pod).ok()
     assert table_of(pod, "blue") == 2
     error = node.call("ADD", conf(second, table=7), pod, ifname="eth1").error()
-    assert error["msg"] == "VRF blue already exist with different routing table 2"
+    assert error["msg"] == "cmdAdd failed: VRF blue already exist with different routing table 2"
     node.call("ADD", conf(second, "red", table=7), pod, ifname="eth1").ok()
     assert table_of(pod, "red") == 7
     assert "has routing table 7" in node.call("CHECK", conf(second, "red", table=8), pod, ifname="eth1").error()["msg"]
@@ -102,13 +127,13 @@ def test_errors(node: Node) -> None:
     for verb in ("ADD", "CHECK"):
         assert told(verb, conf()) == "missing prevResult from earlier plugin"
     assert "table -1" in told("ADD", conf(result, table=-1))
-    assert told("ADD", conf(result), "net1") == "could not get link by name net1"
-    for verb in ("ADD", "DEL"):
-        assert told(verb, conf(result, "eth0")) == "Netlink eth0 is not a VRF"
+    assert told("ADD", conf(result), "net1") == "cmdAdd failed: could not get link by name net1"
+    for verb, prefix in (("ADD", "cmdAdd failed: "), ("DEL", ""), ("CHECK", "")):
+        assert told(verb, conf(result, "eth0")) == f"{prefix}Netlink eth0 is not a VRF"
     assert told("CHECK", conf(result)) == "Link not found"
     pod.run("ip", "link", "add", "brx", "address", "02:00:00:00:00:01", "type", "bridge")
     pod.run("ip", "link", "set", "eth0", "master", "brx")
-    assert told("ADD", conf(result)) == "interface eth0 has already a master set: brx"
+    assert told("ADD", conf(result)) == "cmdAdd failed: interface eth0 has already a master set: brx"
     assert "blue" not in [each["ifname"] for each in pod.ip("link", "show")]
     pod.run("ip", "link", "add", "blue", "type", "vrf", "table", "5")
     assert told("CHECK", conf(result)) == "failed to find eth0 associated to vrf blue"

@@ -40,6 +40,7 @@ KNOWN = re.compile(
     |/info_slave_data/(designated_port|id|no):             # which port came first: the pod's, or the one of the VLAN's gateway
     |/pod0/routes:\ only\ right:\ .*\ table\ 42           # which Go's vrf loses
     |/sysctl/net.ipv6.conf.eth0.(keep_addr_on_down|ndisc_notify):\ '0'\ /\ '1'
+    |/pod0/sysctl/net.core.somaxconn:\ '500'\ /             # Go's tuning does not restore it on DEL
     |/pod0/(links/eth0/addr_info|routes):\ .*fe80::[0-9a-f]+: # made of a MAC that tuning has replaced
     |/node/firewall:\ only\ left:\ table\ ip6?\ nat\ {          # Go's DEL looks into tables, which makes them
     """,
@@ -48,8 +49,8 @@ KNOWN = re.compile(
 
 
 def theirs(kind: str, key: str) -> bool:
-    """Whether Debian's plugin has the key, by the tags that Go keeps of its structures."""
-    return f'json:"{key}'.encode() in THEIRS.get(kind, b"")
+    """Whether Debian's plugin has the key, by the tags that Go keeps of its structures. Kernel settings are no keys of its."""
+    return "." in key or f'json:"{key}'.encode() in THEIRS.get(kind, b"")
 
 
 def known(value: Any, kind: str = "") -> Any:
