@@ -9,9 +9,9 @@ from ipcni.errors import CniError
 from ipcni.model import Netns, Plan
 from ipcni.settings import Settings
 from ipcni.shell.iproute import Link
-from ipcni.shell.process import Shell
 from ipcni.shell.render import render
 from ipcni.shell.run import Runner
+from ipcni.shell.shell import Shell
 
 
 class Pods:

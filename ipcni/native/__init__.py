@@ -5,7 +5,8 @@ import tempfile
 from importlib import resources
 
 from ipcni.protocol import delegate
-from ipcni.shell.process import STANDARD_PATH, Shell
+from ipcni.shell.process import STANDARD_PATH
+from ipcni.shell.shell import Shell
 
 _SECONDS = 60
 

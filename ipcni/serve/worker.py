@@ -18,8 +18,8 @@ from ipcni.errors import Interrupted
 from ipcni.protocol import skel
 from ipcni.serve import wire
 from ipcni.shell import signals
-from ipcni.shell.process import Shell
 from ipcni.shell.run import Runner
+from ipcni.shell.shell import Shell
 
 _SLOW = 2.0  # seconds that a client may take to say what it wants
 _F_SETSIG = 10  # fcntl(2); Python has no name for it

@@ -17,7 +17,9 @@ from ipcni.shell.batch import Batch
 from ipcni.shell.facts import Facts, busy
 from ipcni.shell.inside import inside
 from ipcni.shell.locks import locked
-from ipcni.shell.process import OUT_OF_TIME, Shell, process, search_path
+from ipcni.shell.log import Entry, Log
+from ipcni.shell.process import OUT_OF_TIME, process, search_path
+from ipcni.shell.shell import Shell
 from ipcni.shell.signals import undisturbed
 from ipcni.shell.threads import meanwhile
 
@@ -41,11 +43,9 @@ class Runner:
         self.settings = settings
         self._shell = shell or Shell()
         self.facts = Facts(self.ask)
-        self.log: list[dict[str, object]] = []
+        self._log = Log()
         self._path, self._tools = search_path(env), dict[str, bool]()
-        self._plugin: list[str] = []
         self._undo: list[Step | Callable[[], object]] = []
-        self._undoing = False
         self._fds: set[int] = set()
         self._then: tuple[str, ...] = ()  # the program that the plan goes on with
 
@@ -54,11 +54,11 @@ class Runner:
     @contextlib.contextmanager
     def plugin(self, name: str) -> Iterator[None]:
         """What is done inside is done for this plugin."""
-        self._plugin.append(name)
+        caller, self._log.plugin = self._log.plugin, name
         try:
             yield
         finally:
-            self._plugin.pop()
+            self._log.plugin = caller
 
     @contextlib.contextmanager
     def locked(self, path: str, *, mode: int = 0o600, keep: bool = False) -> Iterator[None]:
@@ -70,7 +70,7 @@ class Runner:
         started = time.monotonic()
         with locked(path, self.settings.lock_timeout, mode=mode, keep=keep, hint=hint) as fd:
             if (waited := round((time.monotonic() - started) * 1000, 2)) > 50:
-                self.log.append({"plugin": self._name, "note": f"waited for {path}", "ms": waited})
+                self._log.remark(f"waited for {path}", ms=waited)
             outermost = not self._fds
             self._fds.add(fd)
             try:
@@ -84,8 +84,9 @@ class Runner:
                 self._fds.discard(fd)
 
     @property
-    def _name(self) -> str:
-        return self._plugin[-1] if self._plugin else ""
+    def log(self) -> list[Entry]:
+        """What ran so far."""
+        return self._log.entries
 
     @contextlib.contextmanager
     def beside(self, act: "Callable[[Host], object]") -> Iterator[None]:
@@ -94,7 +95,7 @@ class Runner:
         Both are waited for. What the body raises is raised, else what `act` does; either way both are in the journal and undone together.
         """
         twin = Runner(self.settings, {}, self._shell.beside)
-        twin.log, twin._path, twin._plugin, twin._fds = self.log, self._path, list(self._plugin), set(self._fds)
+        twin._log, twin._path, twin._fds = Log(self.log, self._log.plugin), self._path, set(self._fds)
         try:
             with meanwhile(lambda: act(twin), twin._shell.hurry):
                 yield
@@ -136,7 +137,7 @@ class Runner:
         before = len(self._undo)
         self._undo += plan  # beforehand: how far an interrupted one gets is unknown
         done = self._carry(batch)
-        self._note(batch.argv, batch.stdin, done, list(plan), look=done.status != 0)
+        self._log.command(batch.argv, batch.stdin, done, plan, look=done.status != 0)
         if _cut_short(done.status):
             self._judge(plan[0], done, None)
         if done.status != 0:
@@ -152,7 +153,7 @@ class Runner:
 
     def _take_back(self) -> None:
         with undisturbed():
-            entries, self._undo, self._undoing = self._undo[::-1], [], True
+            entries, self._undo, self._log.undoing = self._undo[::-1], [], True
             back: list[Step] = []
             for entry in entries:
                 if isinstance(entry, Step):
@@ -176,11 +177,12 @@ class Runner:
 
     def residue(self, what: Iterable[object]) -> None:
         """Puts on the record what a DEL could not remove: GC finds it."""
-        self.log += [{"plugin": self._name, "note": f"left behind: {each}"} for each in what]
+        for each in what:
+            self._log.remark(f"left behind: {each}")
 
     def note(self, text: str) -> None:
         """Puts a remark on the record."""
-        self.log.append({"plugin": self._name, "note": text})
+        self._log.remark(text)
 
     def _unneeded(self, step: Step) -> bool:
         return bool(step.unless) and self.ask(step.unless, step.netns).status == 0
@@ -227,7 +229,7 @@ class Runner:
                 done = Done(1, done.out, done.out.strip() or "nothing", done.ms)
                 break
             time.sleep(0.05)
-        self._note(step.words, "", done, [step])
+        self._log.command(step.words, "", done, [step])
         self._judge(step, done, failures)
 
     def _execute(self, step: Step) -> Done:
@@ -251,7 +253,7 @@ class Runner:
         while steps:
             part = Batch(batch.carrier, steps)
             done = self._carry(part)
-            self._note(part.argv, part.stdin, done, list(steps))
+            self._log.command(part.argv, part.stdin, done, steps)
             if done.status == 0:
                 self._undo += steps
                 return
@@ -263,7 +265,7 @@ class Runner:
     def _transaction(self, batch: Batch, failures: list[StepFailed] | None) -> None:
         """All or nothing: when it was nothing, the steps are run singly and the guilty one names itself."""
         done = self._carry(batch)
-        self._note(batch.argv, batch.stdin, done, list(batch.steps))
+        self._log.command(batch.argv, batch.stdin, done, batch.steps)
         if done.status == 0:
             self._undo += batch.steps
             return
@@ -292,31 +294,19 @@ class Runner:
         """Runs a command that changes nothing."""
         words = command_words(argv, netns)
         done = self._patiently(words, stdin, _TRIES if "tables" in argv[0] else 1)
-        self._note(words, stdin, done, [], look=True)
+        self._log.command(words, stdin, done, look=True)
         return done
 
     def execute(self, path: str, env: Mapping[str, str], stdin: bytes) -> Done:
         """Runs another plugin by the CNI protocol; it takes as long as it takes, within ten commands' time."""
         done = process((path,), stdin, env, 10 * self.settings.command_timeout, self._fds)
-        self._note((path,), stdin.decode("utf-8", "replace"), done, [])
+        self._log.command((path,), stdin.decode("utf-8", "replace"), done)
         return done
 
     def consult(self, words: tuple[str, ...], env: Mapping[str, str], stdin: bytes, talk: Callable[[], T]) -> T | None:  # noqa: ARG002
         """Has a daemon do the work."""
-        started = time.monotonic()
-        entry: dict[str, object] = {"plugin": self._name, "argv": words, "status": 1}
-        if self._undoing:
-            entry["undo"] = True
-        self.log.append(entry)
-        try:
-            answer = talk()
-            entry["status"] = 0
-            return answer
-        except CniError as error:
-            entry["stderr"] = error.msg
-            raise
-        finally:
-            entry["ms"] = round((time.monotonic() - started) * 1000, 2)
+        with self._log.talk(words):
+            return talk()
 
     def _process(self, argv: tuple[str, ...], stdin: str) -> Done:
         return self._shell.run(argv, stdin, self._path, self.settings.command_timeout, self._fds, self._then)
@@ -326,20 +316,6 @@ class Runner:
         if tool not in self._tools:
             self._tools[tool] = shutil.which(tool, path=self._path) is not None
         return self._tools[tool]
-
-    def _note(self, argv: tuple[str, ...], stdin: str, done: Done, steps: list[Step], *, look: bool = False) -> None:
-        entry: dict[str, object] = {"plugin": self._name, "argv": argv, "status": done.status, "ms": done.ms}
-        if stdin:
-            entry["stdin"] = stdin
-        if done.err.strip():
-            entry["stderr"] = done.err.strip()
-        if look:
-            entry["look"] = True
-        if self._undoing:
-            entry["undo"] = True
-        if len(steps) == 1:
-            entry["sh"] = steps[0].command
-        self.log.append(entry)
 
 
 def _busy(tool: str, done: Done) -> bool:

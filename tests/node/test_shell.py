@@ -13,8 +13,9 @@ import pytest
 
 from ipcni.errors import Interrupted
 from ipcni.shell import process
+from ipcni.shell import shell as shells
 from ipcni.shell.batch import USUAL
-from ipcni.shell.process import Shell
+from ipcni.shell.shell import Shell
 from ipcni.shell.threads import meanwhile
 from tests.lab import ENTRY_PATH
 
@@ -90,7 +91,7 @@ def test_a_shell_that_is_killed_has_got_somewhere(shell: Shell) -> None:
 
 
 def test_a_shell_that_does_not_start(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_GRACE", 0)
+    monkeypatch.setattr(shells, "GRACE", 0)
     done = shell.run(("true",), "", ENTRY_PATH, 10, set())
     assert (done.status, done.err) == (126, "/bin/sh does not start")
     monkeypatch.undo()
