@@ -18,8 +18,17 @@ class Log:
         self.plugin = plugin
         self.undoing = False
 
-    def command(self, argv: tuple[str, ...], stdin: str, done: Done, steps: Sequence[Step] = (), *, look: bool = False) -> None:
-        """A process that ran, or what stands for one."""
+    def command(
+        self,
+        argv: tuple[str, ...],
+        stdin: str,
+        done: Done,
+        steps: Sequence[Step] = (),
+        *,
+        look: bool = False,
+        direct: bool = False,
+    ) -> None:
+        """A process that ran, or (`direct`) the one that would have done what system calls did."""
         entry: Entry = {"plugin": self.plugin, "argv": argv, "status": done.status, "ms": done.ms}
         if stdin:
             entry["stdin"] = stdin
@@ -27,6 +36,8 @@ class Log:
             entry["stderr"] = done.err.strip()
         if look:
             entry["look"] = True
+        if direct:
+            entry["direct"] = True
         if self.undoing:
             entry["undo"] = True
         if len(steps) == 1:

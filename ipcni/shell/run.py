@@ -209,7 +209,7 @@ class Runner:
         def act(perform: Callable[[Step], Done] = files.perform) -> None:
             for step in batch.steps:
                 with undisturbed() if step.until is None else contextlib.nullcontext():
-                    self._one(step, perform, failures)
+                    self._one(step, perform, failures, direct=True)
 
         try:
             inside(batch.netns, act) if batch.netns else act()
@@ -217,7 +217,7 @@ class Runner:
             failure = Done(1, "", f"{problem.filename}: {problem.strerror}", 0)
             act(lambda _: failure)
 
-    def _one(self, step: Step, act: Callable[[Step], Done], failures: list[StepFailed] | None) -> None:
+    def _one(self, step: Step, act: Callable[[Step], Done], failures: list[StepFailed] | None, *, direct: bool = False) -> None:
         if self._unneeded(step):
             return
         deadline = time.monotonic() + step.within
@@ -229,7 +229,7 @@ class Runner:
                 done = Done(1, done.out, done.out.strip() or "nothing", done.ms)
                 break
             time.sleep(0.05)
-        self._log.command(step.words, "", done, [step])
+        self._log.command(step.words, "", done, [step], direct=direct)
         self._judge(step, done, failures)
 
     def _execute(self, step: Step) -> Done:

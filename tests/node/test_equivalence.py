@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.bench import DONE_HERE
 from tests.kernel import PROBES
 from tests.lab import BIN, ROOT, Node, Pod, run
 from tests.state import differences, settle, snapshot
@@ -386,6 +385,6 @@ def _started(entry: dict[str, Any]) -> tuple[str, ...]:
             words = words if "exec" in entry["argv"] else ["ip", *words]
         case words:
             netns = ""
-    if not words or words[0] in DONE_HERE:
+    if not words or entry.get("direct"):
         return ()
     return (netns, words[0].removesuffix("-restore"), *words[1:])
