@@ -89,19 +89,33 @@ def _route(each: Route, gateways: dict[int, str], name: str) -> RouteLine:
 
 
 def kept(found: Iterable[KernelRoute], link: str, family: int) -> list[tuple[str, ...]]:
-    """The routes through a link that the kernel drops when the link goes down, each as what stands behind `ip route add`."""
-    return [again(route, family) for route in kept_routes(found, link)]
+    """The routes through a link that the kernel drops when the link goes down, each as `again` writes it.
+
+    One with several next hops goes when none of them is by another link.
+    """
+    mine = [route for route in found if {route.dev, *(hop.dev for hop in route.nexthops)} - {""} == {link}]
+    return [again(route, family) for route in _made_by_people(mine)]
 
 
-def kept_routes(found: Iterable[KernelRoute], link: str) -> list[KernelRoute]:
-    """Those routes through a link that the kernel has not made itself, and which no router announces. What needs no gateway comes
-    first, for gateways are reached by it."""
-    mine = [route for route in found if route.dev == link and route.protocol not in ("kernel", "ra")]
-    return sorted(mine, key=lambda route: bool(route.gateway))
+def dropped(found: Iterable[KernelRoute], link: str, family: int) -> list[KernelRoute]:
+    """The routes that the kernel drops when a link goes for good: of IPv4 all of one with several next hops, of IPv6 the link's hops."""
+    mine = []
+    for route in found:
+        hops = tuple(hop for hop in route.nexthops if hop.dev == link)
+        if route.dev == link or hops:
+            mine.append(msgspec.structs.replace(route, nexthops=hops) if family == 6 else route)
+    return _made_by_people(mine)
+
+
+def _made_by_people(found: list[KernelRoute]) -> list[KernelRoute]:
+    """Those that the kernel has not made itself, and which no router announces. What needs no gateway comes first, for gateways
+    are reached by it."""
+    mine = [route for route in found if route.protocol not in ("kernel", "ra")]
+    return sorted(mine, key=lambda route: bool(route.gateway or route.nexthops))
 
 
 def again(route: KernelRoute, family: int) -> tuple[str, ...]:
-    """A route as `ip route` takes it, without link and table."""
+    """A route as `ip route` takes it, without table, and without link where it has one next hop."""
     everywhere = "::/0" if family == 6 else "0.0.0.0/0"
     words = [*([route.type] if route.type else []), everywhere if route.dst == "default" else route.dst]
     for key, value in (("via", route.gateway), ("proto", route.protocol), ("scope", route.scope), ("src", route.prefsrc)):
@@ -110,6 +124,9 @@ def again(route: KernelRoute, family: int) -> tuple[str, ...]:
     words += ["onlink"] if "onlink" in route.flags else []
     for metrics in route.metrics:
         words += [text for key, value in msgspec.to_builtins(metrics).items() for text in (key, str(value))]
+    for hop in route.nexthops:
+        words += ["nexthop", *(("via", hop.gateway) if hop.gateway else ()), "dev", hop.dev, "weight", str(hop.weight)]
+        words += ["onlink"] if "onlink" in hop.flags else []
     return tuple(words)
 
 

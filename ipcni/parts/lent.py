@@ -17,8 +17,8 @@ _NOT_TO_SET = ("mc_forwarding", "mtu", "stable_secret")
 
 
 class Before(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A link of the node, and in which namespace it is now. `addresses` and `routes` are what stands behind `ip … replace`;
-    `leased` are addresses that end by themselves, `settings` the kernel's for this link (`net/…=1`) where they are not the default."""
+    """A link of the node, and in which namespace it is now. `addresses` are what stands behind `ip addr replace`, `routes`
+    behind `ip route append`; `leased` are addresses that end by themselves, `settings` the kernel's for this link (`net/…=1`) where they are not the default."""
 
     device: str = ""
     netns: str = ""
@@ -100,9 +100,9 @@ def _routes(host: Host, link: str) -> tuple[Words, ...]:
     """Those of all tables."""
     found: list[Words] = []
     for family in (4, 6):
-        for route in interface.kept_routes(host.facts.routes(4 if family == 4 else 6, table="all"), link):
+        for route in interface.dropped(host.facts.routes(4 if family == 4 else 6, table="all"), link, family):
             table = ("table", route.table) if route.table else ()
-            found.append((*interface.again(route, family), *table))
+            found.append((*table, *interface.again(route, family)))
     return tuple(found)
 
 

@@ -90,7 +90,7 @@ def _free_table(req: Request, host: Host) -> int:
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What of a link must be put back when it has changed its table: IPv6 addresses, routes as the words behind `ip route replace`."""
+    """What of a link must be put back when it has changed its table: IPv6 addresses, routes as the words behind `ip route append`."""
 
     addresses: tuple[str, ...]
     routes: tuple[tuple[str, ...], ...]

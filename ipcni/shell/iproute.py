@@ -86,6 +86,8 @@ class Link(msgspec.Struct, frozen=True, rename={"name": "ifname", "mac": "addres
 class Hop(msgspec.Struct, frozen=True):
     gateway: str = ""
     dev: str = ""
+    weight: int = 1
+    flags: tuple[str, ...] = ()
 
 
 class RouteMetrics(msgspec.Struct, frozen=True, omit_defaults=True):
