@@ -1,6 +1,7 @@
 """What a link of the node was like before a pod got it, and how it becomes so again (main sheet 7)."""
 
 import ipaddress
+import itertools
 import os
 
 import msgspec
@@ -118,7 +119,7 @@ def restored(before: Before, now: Link | None = None) -> Plan:
     """What makes the link, back on the node, as it was.
 
     Of MAC and MTU what differs from `now`. Without `now` nothing has happened to the link meanwhile: then leases run on,
-    which would else be for their client to get again.
+    which would else be for their client to get again, and the routes by them, too.
     """
     changed: list[Words] = []
     if now and before.mac and before.mac != now.mac:
@@ -133,5 +134,21 @@ def restored(before: Before, now: Link | None = None) -> Plan:
         master=before.master,
         up=before.up,
         addresses=before.addresses + (() if now else before.leased),
-        routes=before.routes,
+        routes=[route for route in before.routes if not (now and _by_lease(route, before))],
     )
+
+
+def _by_lease(route: Words, before: Before) -> bool:
+    """Whether a route needs an address that was leased."""
+    said = dict(itertools.pairwise(route))
+    if said.get("src") in {words[0].partition("/")[0] for words in before.leased}:
+        return True
+    gateway = said.get("via", "")
+    reached = [_in_network(gateway, addresses) for addresses in (before.leased, before.addresses)] if gateway else []
+    return "onlink" not in route and reached == [True, False]
+
+
+def _in_network(address: str, there: tuple[Words, ...]) -> bool:
+    """Whether one of these addresses has this one on its link."""
+    prefixes = [words[2] if words[1:2] == ("peer",) else words[0] for words in there]
+    return any(ipaddress.ip_address(address) in ipaddress.ip_interface(prefix).network for prefix in prefixes)

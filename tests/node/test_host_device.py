@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.lab import BIN, GO, Node, Pod, run
-from tests.node.test_bridge import addresses, link
+from tests.node.test_bridge import addresses, link, routes
 from tests.state import differences, settle, snapshot
 
 MAC = "02:00:00:00:00:d0"
@@ -186,11 +186,15 @@ def test_a_leased_address_is_for_its_client_to_get_again(device: Node) -> None:
     """A lease may have ended while the pod had the link; a failed ADD has taken no time."""
     pod = device.pod()
     device.run("ip", "addr", "add", "192.0.9.5/24", "dev", "hd0", "valid_lft", "5000", "preferred_lft", "4000")
+    for words in ("default via 192.0.9.1 proto dhcp", "203.0.113.0/24 dev hd0 src 192.0.9.5", "203.0.114.0/24 via 192.0.2.9"):
+        device.run("ip", "route", "add", *words.split())
     lent(device, pod, conf(device, V4), fails=True)
     again = next(each for each in link(device, "hd0")["addr_info"] if each["local"] == "192.0.9.5")
     assert 4900 < again["valid_life_time"] <= 5000
+    assert routes(device)[0] == ("default", "192.0.9.1")
     lent(device, pod, conf(device, V4))
     assert addresses(device, "hd0") == ["192.0.2.5/24", "fd00:2::5/64"]
+    assert [dst for dst, _ in routes(device)] == ["192.0.2.0/24", "198.51.100.0/24", "203.0.114.0/24"]
 
 
 def test_what_cannot_be_given_back_is_said_once(device: Node) -> None:
