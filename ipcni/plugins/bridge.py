@@ -8,7 +8,7 @@ from ipcni.model import Plan
 from ipcni.parts import bridge_check, bridge_link, bridge_vlan, interface, ipam, macspoof, masquerade, notes, veth
 from ipcni.parts.bridge_link import Conf
 from ipcni.protocol import address as addresses
-from ipcni.protocol import args, delegate, ready, result
+from ipcni.protocol import args, delegate, ready
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, Result, Route
@@ -37,8 +37,7 @@ def add(req: Request, host: Host) -> Result:
         raise CniError("cannot set hairpin mode and promiscuous mode at the same time")
     if conf.ipam.type and conf.disable_container_interface:
         raise CniError("cannot use IPAM when DisableContainerInterface flag is set")
-    if not conf.ipam.type and result.layout(req.version) == result.OLD:
-        raise CniError("cannot convert: no valid IP addresses", details=f"cniVersion {req.version} needs an `ipam`")
+    ipam.check_version(req, conf.ipam.type)
     bridge_link.check_name(conf.bridge)
     interface.check_name(req.ifname)
     if conf.macspoofchk:

@@ -24,6 +24,7 @@ def add(req: Request, host: Host) -> Result:
     """Lease, move, addresses."""
     conf = req.config(Conf)
     wanted = device.find(req, host)
+    ipam.check_version(req, conf.ipam.type)
     interface.check_name(req.ifname)
     if host.live:
         interface.open_netns(host.facts, req.netns)

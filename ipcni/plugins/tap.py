@@ -40,6 +40,7 @@ def add(req: Request, host: Host) -> Result:
     for key, value in (("owner", conf.owner), ("group", conf.group)):
         if value is not None and not 0 <= value < _IDS:
             raise CniError(f"invalid {key} {value}", details=f"`{key}` is a number from 0 to {_IDS - 1}")
+    ipam.check_version(req, conf.ipam.type)
     interface.check_name(req.ifname)
     mac = child.asked_mac(req, conf.mac, conf.runtime_config) or child.mac(req, host)
     if host.live:

@@ -327,6 +327,15 @@ def test_the_masters_mac_can_only_be_passed_through(wire: Node, mode: str) -> No
     wire.call("CHECK", {**wanted, "prevResult": result}, pod).ok()
 
 
+@pytest.mark.parametrize("keys", [{"type": "macvlan"}, {"type": "tap"}, {"type": "host-device", "device": "mst"}])
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
+def test_without_addresses_old_versions_are_refused_first(wire: Node, keys: dict[str, str], version: str) -> None:
+    """Their results need one."""
+    wanted = {"cniVersion": version, "name": "podnet", "master": "mst", **keys}
+    assert refused(wire, wanted, wire.pod()) == "cannot convert: no valid IP addresses"
+    assert [entry for entry in wire.journal()[-1]["commands"] if not entry.get("look")] == []
+
+
 def test_macvlans_reach_each_other(wire: Node) -> None:
     pods = [wire.pod(), wire.pod()]
     for number, pod in enumerate(pods):
