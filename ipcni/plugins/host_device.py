@@ -13,7 +13,7 @@ from ipcni.parts.lent import Before
 from ipcni.protocol import delegate
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
-from ipcni.protocol.result import Interface, Result
+from ipcni.protocol.result import Dns, Interface, Result
 from ipcni.shell.iproute import Link
 from ipcni.shell.render import render
 
@@ -51,7 +51,8 @@ def add(req: Request, host: Host) -> Result:
             alias=before.alias,
             ifname=req.ifname,
         )
-        return child.attach(req, host, make, link.mac, lease, conf.ipam.type, conf.dns)
+        dns = conf.dns if conf.ipam.type else Dns()
+        return child.attach(req, host, make, link.mac, lease, conf.ipam.type, dns)
 
 
 def _userspace(req: Request, host: Host, conf: Conf, lease: Result | None) -> Result:
@@ -61,7 +62,7 @@ def _userspace(req: Request, host: Host, conf: Conf, lease: Result | None) -> Re
     given = lease or Result()
     ips = tuple(msgspec.structs.replace(ip, interface=0) for ip in given.ips)
     pod = Interface(name=req.ifname, sandbox=req.netns_path)
-    return Result(interfaces=(pod,), ips=ips, routes=given.routes, dns=conf.dns)
+    return Result(interfaces=(pod,), ips=ips, routes=given.routes, dns=conf.dns if lease else Dns())
 
 
 def delete(req: Request, host: Host) -> None:

@@ -249,9 +249,10 @@ def test_a_link_that_is_called_the_same_in_the_pod(device: Node) -> None:
 
 
 def test_a_link_that_was_down_stays_so(node: Node) -> None:
+    """Without addresses the result has no dns either."""
     node.run("ip", "link", "add", "hd0", "type", "veth", "peer", "name", "far")
     pod = node.pod()
-    result = node.call("ADD", conf(node), pod).ok()
+    result = node.call("ADD", {**conf(node), "dns": {"domain": "x"}}, pod).ok()
     assert set(result) == {"cniVersion", "interfaces"}
     assert "UP" in link(pod, "eth0")["flags"]
     node.call("DEL", conf(node), pod).ok()
