@@ -91,7 +91,7 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
         {**PORTMAP, "conditionsV4": ["!", "-s", "198.51.100.0/24"], "conditionsV6": ["!", "-s", "2001:db8::/32"]},
     ],
     "bridge and portmap, another mark": [{**GATEWAY, "ipam": V4}, {**PORTMAP, "externalSetMarkChain": "MINE"}],
-    "ptp": [{"type": "ptp", "ipam": PTP_V4}],
+    "ptp": [{"type": "ptp", "ipam": {**V4, "routes": [{"dst": "0.0.0.0/0"}, {"dst": "198.51.100.0/24", "gw": "10.7.0.9"}]}}],
     "ptp, dual stack, ipMasq": [{"type": "ptp", "ipam": DUAL, "ipMasq": True, "mtu": 1400}],
     "ptp, ipMasq by nft, and portmap": [{"type": "ptp", "ipam": PTP_V4, "ipMasq": True, "ipMasqBackend": "nftables"}, PORTMAP],
     "bridge and tuning": [{"type": "bridge", "ipam": V4}, TUNING],
