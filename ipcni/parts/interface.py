@@ -11,7 +11,7 @@ from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, IpConfig, Result, Route
 from ipcni.shell.facts import Facts
-from ipcni.shell.iproute import Link
+from ipcni.shell.iproute import Hop, Link
 from ipcni.shell.iproute import Route as KernelRoute
 from ipcni.shell.render import render
 
@@ -111,21 +111,27 @@ def _made_by_people(found: list[KernelRoute]) -> list[KernelRoute]:
     """Those that the kernel has not made itself, and which no router announces. What needs no gateway comes first, for gateways
     are reached by it."""
     mine = [route for route in found if route.protocol not in ("kernel", "ra")]
-    return sorted(mine, key=lambda route: bool(route.gateway or route.nexthops))
+    return sorted(mine, key=lambda route: bool(_via(route) or route.nexthops))
+
+
+def _via(hop: KernelRoute | Hop) -> tuple[str, ...]:
+    if hop.via.host:
+        return ("via", hop.via.family, hop.via.host)
+    return ("via", hop.gateway) if hop.gateway else ()
 
 
 def again(route: KernelRoute, family: int) -> tuple[str, ...]:
     """A route as `ip route` takes it, without table, and without link where it has one next hop."""
     everywhere = "::/0" if family == 6 else "0.0.0.0/0"
-    words = [*([route.type] if route.type else []), everywhere if route.dst == "default" else route.dst]
-    for key, value in (("via", route.gateway), ("proto", route.protocol), ("scope", route.scope), ("src", route.prefsrc)):
+    words = [*([route.type] if route.type else []), everywhere if route.dst == "default" else route.dst, *_via(route)]
+    for key, value in (("proto", route.protocol), ("scope", route.scope), ("src", route.prefsrc)):
         words += [key, value] if value else []
     words += ["metric", str(route.metric)] if route.metric else []
     words += ["onlink"] if "onlink" in route.flags else []
     for metrics in route.metrics:
         words += [text for key, value in msgspec.to_builtins(metrics).items() for text in (key, str(value))]
     for hop in route.nexthops:
-        words += ["nexthop", *(("via", hop.gateway) if hop.gateway else ()), "dev", hop.dev, "weight", str(hop.weight)]
+        words += ["nexthop", *_via(hop), "dev", hop.dev, "weight", str(hop.weight)]
         words += ["onlink"] if "onlink" in hop.flags else []
     return tuple(words)
 

@@ -8,6 +8,7 @@ import msgspec
 
 from ipcni.model import Plan
 from ipcni.parts import interface, notes
+from ipcni.protocol import address as addresses
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.shell.iproute import Address, Link
@@ -140,15 +141,15 @@ def restored(before: Before, now: Link | None = None) -> Plan:
 
 def _by_lease(route: Words, before: Before) -> bool:
     """Whether a route needs an address that was leased."""
-    said = dict(itertools.pairwise(route))
-    if said.get("src") in {words[0].partition("/")[0] for words in before.leased}:
+    said = list(itertools.pairwise(route))
+    if any(("src", words[0].partition("/")[0]) in said for words in before.leased):
         return True
-    gateway = said.get("via", "")
-    reached = [_in_network(gateway, addresses) for addresses in (before.leased, before.addresses)] if gateway else []
-    return "onlink" not in route and reached == [True, False]
+    gateways = [value for key, value in said if key == "via" and addresses.is_ip(value)]  # and not `inet6`
+    only = [_in_network(each, before.leased) and not _in_network(each, before.addresses) for each in gateways]
+    return "onlink" not in route and any(only)
 
 
-def _in_network(address: str, there: tuple[Words, ...]) -> bool:
-    """Whether one of these addresses has this one on its link."""
+def _in_network(gateway: str, there: tuple[Words, ...]) -> bool:
+    """Whether one of these addresses has the gateway on its link."""
     prefixes = [words[2] if words[1:2] == ("peer",) else words[0] for words in there]
-    return any(ipaddress.ip_address(address) in ipaddress.ip_interface(prefix).network for prefix in prefixes)
+    return any(addresses.ip(gateway) in addresses.cidr(prefix).network for prefix in prefixes)

@@ -83,8 +83,16 @@ class Link(msgspec.Struct, frozen=True, rename={"name": "ifname", "mac": "addres
         return tuple(address for address in self.addr_info if address.local)
 
 
+class Via(msgspec.Struct, frozen=True):
+    """A gateway of the other family than the route's."""
+
+    family: str = ""
+    host: str = ""
+
+
 class Hop(msgspec.Struct, frozen=True):
     gateway: str = ""
+    via: Via = Via()
     dev: str = ""
     weight: int = 1
     flags: tuple[str, ...] = ()
@@ -112,6 +120,7 @@ class Route(msgspec.Struct, frozen=True):
     type: str = ""
     table: str = ""
     gateway: str = ""
+    via: Via = Via()
     dev: str = ""
     protocol: str = ""
     scope: str = ""

@@ -27,7 +27,7 @@ SEVERAL = (
     "route append 203.0.113.0/24 via 192.0.2.1 dev hd0 metric 5",
     "route append 203.0.113.0/24 via 192.0.2.2 dev hd0 metric 5",
     "route add 203.0.114.0/24 mtu 1300 nexthop via 192.0.2.1 dev hd0 weight 2 nexthop via 198.18.0.1 dev hd1 onlink",
-    "route add 203.0.115.0/24 table 77 nexthop via 192.0.2.1 dev hd0 nexthop via 192.0.2.2 dev hd0",
+    "route add 203.0.115.0/24 table 77 nexthop via 192.0.2.1 dev hd0 nexthop via inet6 fd00:2::2 dev hd0",
     "route add fd00:3::/64 nexthop via fd00:4::1 dev hd1 nexthop via fd00:2::1 dev hd0",
     "route add fd00:5::/64 nexthop via fd00:2::1 dev hd0 nexthop via fd00:2::2 dev hd0",
 )
@@ -127,6 +127,7 @@ EXACT = (
     "route add 203.0.113.0/24 via 192.0.2.1 dev hd0 table 77 mtu 1300 advmss 1200",
     "route add 203.0.114.0/24 via 198.18.0.1 onlink dev hd0",
     "route add local 203.0.115.1 dev hd0 table local",
+    "route add 203.0.116.0/24 via inet6 fd00:2::1 dev hd0",
     "route add fd00:3::/64 via fd00:2::1 dev hd0 metric 9",
 )
 PLUGGED = ("link add br9 type bridge", "addr flush dev hd0", "link set hd0 master br9")
@@ -186,7 +187,13 @@ def test_a_leased_address_is_for_its_client_to_get_again(device: Node) -> None:
     """A lease may have ended while the pod had the link; a failed ADD has taken no time."""
     pod = device.pod()
     device.run("ip", "addr", "add", "192.0.9.5/24", "dev", "hd0", "valid_lft", "5000", "preferred_lft", "4000")
-    for words in ("default via 192.0.9.1 proto dhcp", "203.0.113.0/24 dev hd0 src 192.0.9.5", "203.0.114.0/24 via 192.0.2.9"):
+    several = "203.0.115.0/24 nexthop via 192.0.9.1 dev hd0 nexthop via 192.0.2.9 dev hd0"
+    for words in (
+        several,
+        "default via 192.0.9.1 proto dhcp",
+        "203.0.113.0/24 dev hd0 src 192.0.9.5",
+        "203.0.114.0/24 via 192.0.2.9",
+    ):
         device.run("ip", "route", "add", *words.split())
     lent(device, pod, conf(device, V4), fails=True)
     again = next(each for each in link(device, "hd0")["addr_info"] if each["local"] == "192.0.9.5")
