@@ -140,6 +140,13 @@ def test_the_gateway_of_a_vlan_has_the_bridges_mtu() -> None:
     assert made.command.count(" mtu 1400 ") + made.command.endswith(" mtu 1400") == 2
 
 
+@pytest.mark.parametrize("address", ["255.255.255.255/32", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"])
+def test_the_last_address_of_all_has_no_gateway_behind_it(address: str) -> None:
+    with pytest.raises(CniError) as caught:
+        planned(isGateway=True, ipam={"type": "static", "addresses": [{"address": address}]})
+    assert caught.value.msg == f"address {address} has no gateway"
+
+
 def test_the_name_of_a_vlan_gateway_may_be_too_long() -> None:
     with pytest.raises(CniError) as caught:
         planned(bridge="a-long-name0", vlan=4000, isGateway=True)

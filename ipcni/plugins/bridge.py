@@ -112,8 +112,7 @@ def _complete(conf: Conf, lease: Result, links: tuple[Interface, ...]) -> Result
     """The lease as the result of this attachment: gateways worked out, default routes added."""
     ips = []
     for ip in lease.ips:
-        network = addresses.cidr(ip.address).network
-        gateway = ip.gateway or (str(network.network_address + 1) if conf.gateway else "")
+        gateway = ip.gateway or (_first_of_network(ip.address) if conf.gateway else "")
         ips.append(msgspec.structs.replace(ip, interface=2, gateway=gateway))
     routes = list(lease.routes)
     if conf.is_default_gateway:
@@ -122,6 +121,14 @@ def _complete(conf: Conf, lease: Result, links: tuple[Interface, ...]) -> Result
             if not any(route.dst == everywhere for route in routes):
                 routes.append(Route(dst=everywhere, gw=gateway))
     return Result(interfaces=links, ips=tuple(ips), routes=tuple(routes), dns=conf.dns.over(lease.dns))
+
+
+def _first_of_network(address: str) -> str:
+    """Where a gateway is that nobody has named. Raises CniError for the very last address, which has none behind it."""
+    try:
+        return str(addresses.cidr(address).network.network_address + 1)
+    except ValueError:
+        raise CniError(f"address {address} has no gateway", details="have IPAM name one (`gateway`)") from None
 
 
 def _node_settings(conf: Conf, host: Host, found: Result, veth: str) -> Plan:
