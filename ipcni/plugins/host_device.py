@@ -78,11 +78,14 @@ def _give_back(req: Request, host: Host) -> list[CniError]:
     """What of the link could not be given back. A namespace that nobody names any more is in the note."""
     before = lent.noted(req, host)
     pod: Netns | None = Netns(req.netns_path or before.netns)
-    link = host.facts.link(req.ifname, pod) if pod and pod.path and host.facts.netns_there(pod) else None
+    there = bool(pod and pod.path and host.facts.netns_there(pod))
+    link = host.facts.link(req.ifname, pod) if there else None
     if link and not req.netns_path and link.ifalias != before.device:
         link = None  # what is at the noted path is another pod's by now
+    if link is None and before.device and there:
+        link = _alike(host, before, pod)
     if link is None and before.device:
-        pod, link = None, _left_on_the_node(host, before)
+        pod, link = None, _alike(host, before, None)
     problems: list[CniError] = []
     if link is not None:
         try:
@@ -93,9 +96,10 @@ def _give_back(req: Request, host: Host) -> list[CniError]:
     return problems
 
 
-def _left_on_the_node(host: Host, before: Before) -> Link | None:
-    """The link that the kernel gave back when the pod's namespace went, under whatever name."""
-    alike = (link for link in host.facts.links().values() if before.mac in (link.mac, link.permaddr))
+def _alike(host: Host, before: Before, place: Netns | None) -> Link | None:
+    """The link under whatever name: one that the pod gave it, or, on the node, that with which the kernel gave it back when the
+    pod's namespace went."""
+    alike = (link for link in host.facts.links(place).values() if before.mac in (link.mac, link.permaddr))
     return next((link for link in alike if link.ifalias == before.device), None)
 
 

@@ -242,6 +242,19 @@ def test_a_noted_namespace_that_is_another_pods_by_now(device: Node) -> None:
     assert (there(pod), there(device)) == (["eth0", "lo", "peer0"], ["lo"])
 
 
+def test_a_link_that_the_pod_calls_otherwise(device: Node) -> None:
+    """It is the one with our alias and its MAC."""
+    pod = device.pod()
+    settle(device, pod)
+    before = snapshot(device, [pod])
+    device.call("ADD", conf(device), pod).ok()
+    for words in ("eth0 down", "eth0 name lan0"):
+        pod.run("ip", "link", "set", *words.split())
+    device.call("DEL", conf(device), pod).ok()
+    settle(device, pod)
+    assert differences(before, snapshot(device, [pod])) == []
+
+
 def test_a_link_that_is_called_the_same_in_the_pod(device: Node) -> None:
     """The kernel gave it back under the name that it had, but with our alias, and down."""
     device.run("ip", "link", "set", "hd0", "name", "eth0")
