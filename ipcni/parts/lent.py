@@ -26,6 +26,9 @@ class Before(msgspec.Struct, frozen=True, omit_defaults=True):
     netns: str = ""
     mac: str = ""
     mtu: int = 0
+    txqlen: int = 0
+    promisc: bool = False
+    allmulti: bool = False
     up: bool = False
     alias: str = ""
     master: str = ""
@@ -51,6 +54,9 @@ def look(req: Request, host: Host, link: Link) -> Before:
         netns=req.netns_path,
         mac=link.mac,
         mtu=link.mtu,
+        txqlen=link.txqlen,
+        promisc="PROMISC" in link.flags,
+        allmulti="ALLMULTI" in link.flags,
         up=link.up,
         alias="" if set(link.ifalias) & set("\n\r\0") else link.ifalias,
         master=link.master,
@@ -119,24 +125,35 @@ def noted(req: Request, host: Host) -> Before:
 def restored(before: Before, now: Link | None = None) -> Plan:
     """What makes the link, back on the node, as it was.
 
-    Of MAC and MTU what differs from `now`. Without `now` nothing has happened to the link meanwhile: then leases run on,
+    Of the link's own what differs from `now`. Without `now` nothing has happened to the link meanwhile: then leases run on,
     which would else be for their client to get again, and the routes by them, too.
     """
-    changed: list[Words] = []
-    if now and before.mac and before.mac != now.mac:
-        changed.append(("address", before.mac))
-    if now and before.mtu and before.mtu != now.mtu:
-        changed.append(("mtu", str(before.mtu)))
     return render(
         "host-device/restore.sh.j2",
         device=before.device,
-        changed=changed,
+        changed=_changed(before, now) if now and before.mac else (),
         settings=before.settings,
         master=before.master,
         up=before.up,
         addresses=before.addresses + (() if now else before.leased),
         routes=[route for route in before.routes if not (now and _by_lease(route, before))],
     )
+
+
+def _changed(before: Before, now: Link) -> list[Words]:
+    """What the pod has changed of the link, as `ip link set` takes it back."""
+    pairs = {
+        "address": (before.mac, now.mac),
+        "mtu": (str(before.mtu), str(now.mtu)),
+        "txqueuelen": (str(before.txqlen), str(now.txqlen)),
+        "promisc": (_switch(before.promisc), _switch("PROMISC" in now.flags)),
+        "allmulticast": (_switch(before.allmulti), _switch("ALLMULTI" in now.flags)),
+    }
+    return [(key, was) for key, (was, is_now) in pairs.items() if was != is_now]
+
+
+def _switch(value: bool) -> str:
+    return "on" if value else "off"
 
 
 def _by_lease(route: Words, before: Before) -> bool:

@@ -93,6 +93,7 @@ def test_there_and_back(device: Node, keys: dict[str, Any]) -> None:
     if "kernelpath" in keys:
         device.run("ip", "link", "set", "far", "name", "zz0")  # the first by name is taken
     pod, wanted = device.pod(), conf(device, V4, **keys)
+    device.run("ip", "link", "set", "hd0", "allmulticast", "on")
     settle(device, pod)
     before = snapshot(device, [pod])
     result = device.call("ADD", wanted, pod).ok()
@@ -107,8 +108,8 @@ def test_there_and_back(device: Node, keys: dict[str, Any]) -> None:
     assert addresses(pod, "eth0") == ["10.9.0.2/24"]
     assert "hd0" not in there(device)
     device.call("CHECK", {**wanted, "prevResult": result}, pod).ok()
-    pod.run("ip", "link", "set", "eth0", "mtu", "1400")
-    pod.run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:99")
+    for words in ("mtu 1400", "address 02:00:00:00:00:99", "txqueuelen 77", "promisc on", "allmulticast off"):
+        pod.run("ip", "link", "set", "eth0", *words.split())
     for _ in range(2):
         device.call("DEL", {**wanted, "prevResult": result}, pod).ok()
         settle(device, pod)
