@@ -46,6 +46,10 @@ def add(req: Request, host: Host) -> Result:
     if host.live:
         interface.open_netns(host.facts, req.netns)
     with host.locked(names.lock("tap", req.attachment)):
+        if conf.bridge and host.live and host.facts.device(conf.bridge, req.netns) is None:
+            raise CniError(
+                f"failed to get bridge {conf.bridge}: Link not found", details=f"`bridge` is to be in {req.netns_path}"
+            )
         lease = child.early_lease(req, host, conf.ipam.type)
         # Nobody has opened the device yet, so it has no carrier, and no duplicate could be detected.
         notify = child.notify(req, six=False)

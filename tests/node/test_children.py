@@ -403,7 +403,8 @@ def test_what_a_tap_is_like(node: Node) -> None:
 
 def test_a_taps_bridge_is_the_pods(node: Node) -> None:
     pod = node.pod()
-    assert refused(node, conf(node, "tap", bridge="brt"), pod).startswith("failed to set tap eth0 as a port of bridge brt")
+    assert refused(node, conf(node, "tap", bridge="brt"), pod) == "failed to get bridge brt: Link not found"
+    assert refused(node, conf(node, "tap", bridge="lo"), pod).startswith("failed to set tap eth0 as a port of bridge lo")
     pod.run("ip", "link", "add", "brt", "type", "bridge")
     node.call("ADD", conf(node, "tap", bridge="brt"), pod).ok()
     assert link(pod, "eth0")["master"] == "brt"
