@@ -134,6 +134,19 @@ def test_the_gateway_of_a_vlan() -> None:
     assert not any("10.7.0.1" in step.command and step.argv[-1] == "cni0" for step in steps)
 
 
+def test_the_gateway_of_a_vlan_has_the_bridges_mtu() -> None:
+    """Of a bridge that is not there yet, too."""
+    (made,) = [step for step in planned(vlan=100, isGateway=True, mtu=1400) if "cni0.100" in step.argv[:5] and "add" in step.argv]
+    assert made.command.count(" mtu 1400 ") + made.command.endswith(" mtu 1400") == 2
+
+
+@pytest.mark.parametrize("address", ["255.255.255.255/32", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"])
+def test_the_last_address_of_all_has_no_gateway_behind_it(address: str) -> None:
+    with pytest.raises(CniError) as caught:
+        planned(isGateway=True, ipam={"type": "static", "addresses": [{"address": address}]})
+    assert caught.value.msg == f"address {address} has no gateway"
+
+
 def test_the_name_of_a_vlan_gateway_may_be_too_long() -> None:
     with pytest.raises(CniError) as caught:
         planned(bridge="a-long-name0", vlan=4000, isGateway=True)

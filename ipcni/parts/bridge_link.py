@@ -90,6 +90,7 @@ def ensure(conf: Conf, host: Host) -> Link:
             made = Link(
                 name=conf.bridge,
                 mac=names.mac(host.facts.machine_id(), "bridge", conf.bridge),
+                mtu=max(conf.mtu, 0),
                 linkinfo=bridge_vlan.new_bridge(filtering=conf.filtering),
             )
             if not _ready(link, conf, host):
@@ -99,7 +100,7 @@ def ensure(conf: Conf, host: Host) -> Link:
                         bridge=conf.bridge,
                         exists=link is not None,
                         mac=made.mac,
-                        mtu=max(conf.mtu, 0),
+                        mtu=made.mtu,
                         filtering=conf.filtering,
                         promisc=conf.promisc_mode,
                     )

@@ -11,7 +11,7 @@ from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, IpConfig, Result, Route
 from ipcni.shell.facts import Facts
-from ipcni.shell.iproute import Link
+from ipcni.shell.iproute import Hop, Link
 from ipcni.shell.iproute import Route as KernelRoute
 from ipcni.shell.render import render
 
@@ -89,30 +89,52 @@ def _route(each: Route, gateways: dict[int, str], name: str) -> RouteLine:
 
 
 def kept(found: Iterable[KernelRoute], link: str, family: int) -> list[tuple[str, ...]]:
-    """The routes through a link that the kernel drops when the link goes down, each as what stands behind `ip route add`."""
-    return [again(route, family) for route in kept_routes(found, link)]
+    """The routes through a link that the kernel drops when the link goes down, each as `again` writes it.
+
+    One with several next hops goes when none of them is by another link.
+    """
+    mine = [route for route in found if {route.dev, *(hop.dev for hop in route.nexthops)} - {""} == {link}]
+    return [again(route, family) for route in _made_by_people(mine)]
 
 
-def kept_routes(found: Iterable[KernelRoute], link: str) -> list[KernelRoute]:
-    """Those routes through a link that the kernel has not made itself, and which no router announces. What needs no gateway comes
-    first, for gateways are reached by it."""
-    mine = [route for route in found if route.dev == link and route.protocol not in ("kernel", "ra")]
-    return sorted(mine, key=lambda route: bool(route.gateway))
+def dropped(found: Iterable[KernelRoute], link: str, family: int) -> list[KernelRoute]:
+    """The routes that the kernel drops when a link goes for good: of IPv4 all of one with several next hops, of IPv6 the link's hops."""
+    mine = []
+    for route in found:
+        hops = tuple(hop for hop in route.nexthops if hop.dev == link)
+        if route.dev == link or hops:
+            mine.append(msgspec.structs.replace(route, nexthops=hops) if family == 6 else route)
+    return _made_by_people(mine)
+
+
+def _made_by_people(found: list[KernelRoute]) -> list[KernelRoute]:
+    """Those that the kernel has not made itself, and which no router announces. What needs no gateway comes first, for gateways
+    are reached by it."""
+    mine = [route for route in found if route.protocol not in ("kernel", "ra")]
+    return sorted(mine, key=lambda route: bool(_via(route) or route.nexthops))
+
+
+def _via(hop: KernelRoute | Hop) -> tuple[str, ...]:
+    if hop.via.host:
+        return ("via", hop.via.family, hop.via.host)
+    return ("via", hop.gateway) if hop.gateway else ()
 
 
 def again(route: KernelRoute, family: int) -> tuple[str, ...]:
-    """A route as `ip route` takes it, without link and table."""
+    """A route as `ip route` takes it, without table, and without link where it has one next hop."""
     everywhere = "::/0" if family == 6 else "0.0.0.0/0"
     words = [*([route.type] if route.type else []), everywhere if route.dst == "default" else route.dst]
-    words += ["tos", route.tos] if route.tos else []
-    words += ["via", route.via.family, route.via.host] if route.via else []
-    for key, value in (("via", route.gateway), ("proto", route.protocol), ("scope", route.scope), ("src", route.prefsrc)):
+    words += [*(("tos", route.tos) if route.tos else ()), *_via(route)]
+    for key, value in (("proto", route.protocol), ("scope", route.scope), ("src", route.prefsrc)):
         words += [key, value] if value else []
     words += ["metric", str(route.metric)] if route.metric else []
     words += ["pref", route.pref] if route.pref not in ("", "medium") else []
     words += ["onlink"] if "onlink" in route.flags else []
     for metrics in route.metrics:
         words += [text for key, value in msgspec.to_builtins(metrics).items() for text in (key, str(value))]
+    for hop in route.nexthops:
+        words += ["nexthop", *_via(hop), "dev", hop.dev, "weight", str(hop.weight)]
+        words += ["onlink"] if "onlink" in hop.flags else []
     return tuple(words)
 
 

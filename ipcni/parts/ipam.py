@@ -3,7 +3,7 @@
 import msgspec
 
 from ipcni.errors import CniError
-from ipcni.protocol import delegate
+from ipcni.protocol import delegate, result
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Dns, Result
@@ -28,6 +28,12 @@ class DnsConf(msgspec.Struct, frozen=True):
         if self == DnsConf():
             return theirs
         return Dns(self.nameservers or (), self.domain, self.search or (), self.options or ())
+
+
+def check_version(req: Request, plugin: str) -> None:
+    """Refuses an ADD without addresses whose result would need one. Raises CniError in the reference's words."""
+    if not plugin and result.layout(req.version) == result.OLD:
+        raise CniError("cannot convert: no valid IP addresses", details=f"cniVersion {req.version} needs an `ipam`")
 
 
 def lease(req: Request, host: Host, plugin: str) -> Result:

@@ -1,12 +1,14 @@
 """What a link of the node was like before a pod got it, and how it becomes so again (main sheet 7)."""
 
 import ipaddress
+import itertools
 import os
 
 import msgspec
 
 from ipcni.model import Plan
 from ipcni.parts import interface, notes
+from ipcni.protocol import address as addresses
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.shell.iproute import Address, Link
@@ -17,13 +19,16 @@ _NOT_TO_SET = ("mc_forwarding", "mtu", "stable_secret")
 
 
 class Before(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A link of the node, and in which namespace it is now. `addresses` and `routes` are what stands behind `ip … replace`;
-    `leased` are addresses that end by themselves, `settings` the kernel's for this link (`net/…=1`) where they are not the default."""
+    """A link of the node, and in which namespace it is now. `addresses` are what stands behind `ip addr replace`, `routes`
+    behind `ip route append`; `leased` are addresses that end by themselves, `settings` the kernel's for this link (`net/…=1`) where they are not the default."""
 
     device: str = ""
     netns: str = ""
     mac: str = ""
     mtu: int = 0
+    txqlen: int = 0
+    promisc: bool = False
+    allmulti: bool = False
     up: bool = False
     alias: str = ""
     master: str = ""
@@ -49,6 +54,9 @@ def look(req: Request, host: Host, link: Link) -> Before:
         netns=req.netns_path,
         mac=link.mac,
         mtu=link.mtu,
+        txqlen=link.txqlen,
+        promisc="PROMISC" in link.flags,
+        allmulti="ALLMULTI" in link.flags,
         up=link.up,
         alias="" if set(link.ifalias) & set("\n\r\0") else link.ifalias,
         master=link.master,
@@ -100,9 +108,9 @@ def _routes(host: Host, link: str) -> tuple[Words, ...]:
     """Those of all tables."""
     found: list[Words] = []
     for family in (4, 6):
-        for route in interface.kept_routes(host.facts.routes(4 if family == 4 else 6, table="all"), link):
+        for route in interface.dropped(host.facts.routes(4 if family == 4 else 6, table="all"), link, family):
             table = ("table", route.table) if route.table else ()
-            found.append((*interface.again(route, family), *table))
+            found.append((*table, *interface.again(route, family)))
     return tuple(found)
 
 
@@ -117,21 +125,48 @@ def noted(req: Request, host: Host) -> Before:
 def restored(before: Before, now: Link | None = None) -> Plan:
     """What makes the link, back on the node, as it was.
 
-    Of MAC and MTU what differs from `now`. Without `now` nothing has happened to the link meanwhile: then leases run on,
-    which would else be for their client to get again.
+    Of the link's own what differs from `now`. Without `now` nothing has happened to the link meanwhile: then leases run on,
+    which would else be for their client to get again, and the routes by them, too.
     """
-    changed: list[Words] = []
-    if now and before.mac and before.mac != now.mac:
-        changed.append(("address", before.mac))
-    if now and before.mtu and before.mtu != now.mtu:
-        changed.append(("mtu", str(before.mtu)))
     return render(
         "host-device/restore.sh.j2",
         device=before.device,
-        changed=changed,
+        changed=_changed(before, now) if now and before.mac else (),
         settings=before.settings,
         master=before.master,
         up=before.up,
         addresses=before.addresses + (() if now else before.leased),
-        routes=before.routes,
+        routes=[route for route in before.routes if not (now and _by_lease(route, before))],
     )
+
+
+def _changed(before: Before, now: Link) -> list[Words]:
+    """What the pod has changed of the link, as `ip link set` takes it back."""
+    pairs = {
+        "address": (before.mac, now.mac),
+        "mtu": (str(before.mtu), str(now.mtu)),
+        "txqueuelen": (str(before.txqlen), str(now.txqlen)),
+        "promisc": (_switch(before.promisc), _switch("PROMISC" in now.flags)),
+        "allmulticast": (_switch(before.allmulti), _switch("ALLMULTI" in now.flags)),
+    }
+    return [(key, was) for key, (was, is_now) in pairs.items() if was != is_now]
+
+
+def _switch(value: bool) -> str:
+    return "on" if value else "off"
+
+
+def _by_lease(route: Words, before: Before) -> bool:
+    """Whether a route needs an address that was leased."""
+    said = list(itertools.pairwise(route))
+    if any(("src", words[0].partition("/")[0]) in said for words in before.leased):
+        return True
+    gateways = [value for key, value in said if key == "via" and addresses.is_ip(value)]  # and not `inet6`
+    only = [_in_network(each, before.leased) and not _in_network(each, before.addresses) for each in gateways]
+    return "onlink" not in route and any(only)
+
+
+def _in_network(gateway: str, there: tuple[Words, ...]) -> bool:
+    """Whether one of these addresses has the gateway on its link."""
+    prefixes = [words[2] if words[1:2] == ("peer",) else words[0] for words in there]
+    return any(addresses.ip(gateway) in addresses.cidr(prefix).network for prefix in prefixes)

@@ -8,7 +8,7 @@ from ipcni.model import Plan
 from ipcni.parts import bridge_check, bridge_link, bridge_vlan, interface, ipam, macspoof, masquerade, notes, veth
 from ipcni.parts.bridge_link import Conf
 from ipcni.protocol import address as addresses
-from ipcni.protocol import args, delegate, ready, result
+from ipcni.protocol import args, delegate, ready
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, Result, Route
@@ -37,8 +37,7 @@ def add(req: Request, host: Host) -> Result:
         raise CniError("cannot set hairpin mode and promiscuous mode at the same time")
     if conf.ipam.type and conf.disable_container_interface:
         raise CniError("cannot use IPAM when DisableContainerInterface flag is set")
-    if not conf.ipam.type and result.layout(req.version) == result.OLD:
-        raise CniError("cannot convert: no valid IP addresses", details=f"cniVersion {req.version} needs an `ipam`")
+    ipam.check_version(req, conf.ipam.type)
     bridge_link.check_name(conf.bridge)
     interface.check_name(req.ifname)
     if conf.macspoofchk:
@@ -113,8 +112,7 @@ def _complete(conf: Conf, lease: Result, links: tuple[Interface, ...]) -> Result
     """The lease as the result of this attachment: gateways worked out, default routes added."""
     ips = []
     for ip in lease.ips:
-        network = addresses.cidr(ip.address).network
-        gateway = ip.gateway or (str(network.network_address + 1) if conf.gateway else "")
+        gateway = ip.gateway or (_first_of_network(ip.address) if conf.gateway else "")
         ips.append(msgspec.structs.replace(ip, interface=2, gateway=gateway))
     routes = list(lease.routes)
     if conf.is_default_gateway:
@@ -123,6 +121,14 @@ def _complete(conf: Conf, lease: Result, links: tuple[Interface, ...]) -> Result
             if not any(route.dst == everywhere for route in routes):
                 routes.append(Route(dst=everywhere, gw=gateway))
     return Result(interfaces=links, ips=tuple(ips), routes=tuple(routes), dns=conf.dns.over(lease.dns))
+
+
+def _first_of_network(address: str) -> str:
+    """Where a gateway is that nobody has named. Raises CniError for the very last address, which has none behind it."""
+    try:
+        return str(addresses.cidr(address).network.network_address + 1)
+    except ValueError:
+        raise CniError(f"address {address} has no gateway", details="have IPAM name one (`gateway`)") from None
 
 
 def _node_settings(conf: Conf, host: Host, found: Result, veth: str) -> Plan:

@@ -13,7 +13,7 @@ from ipcni.parts.lent import Before
 from ipcni.protocol import delegate
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
-from ipcni.protocol.result import Interface, Result
+from ipcni.protocol.result import Dns, Interface, Result
 from ipcni.shell.iproute import Link
 from ipcni.shell.render import render
 
@@ -24,6 +24,7 @@ def add(req: Request, host: Host) -> Result:
     """Lease, move, addresses."""
     conf = req.config(Conf)
     wanted = device.find(req, host)
+    ipam.check_version(req, conf.ipam.type)
     interface.check_name(req.ifname)
     if host.live:
         interface.open_netns(host.facts, req.netns)
@@ -50,7 +51,8 @@ def add(req: Request, host: Host) -> Result:
             alias=before.alias,
             ifname=req.ifname,
         )
-        return child.attach(req, host, make, link.mac, lease, conf.ipam.type, conf.dns)
+        dns = conf.dns if conf.ipam.type else Dns()
+        return child.attach(req, host, make, link.mac, lease, conf.ipam.type, dns)
 
 
 def _userspace(req: Request, host: Host, conf: Conf, lease: Result | None) -> Result:
@@ -60,7 +62,7 @@ def _userspace(req: Request, host: Host, conf: Conf, lease: Result | None) -> Re
     given = lease or Result()
     ips = tuple(msgspec.structs.replace(ip, interface=0) for ip in given.ips)
     pod = Interface(name=req.ifname, sandbox=req.netns_path)
-    return Result(interfaces=(pod,), ips=ips, routes=given.routes, dns=conf.dns)
+    return Result(interfaces=(pod,), ips=ips, routes=given.routes, dns=conf.dns if lease else Dns())
 
 
 def delete(req: Request, host: Host) -> None:
@@ -76,11 +78,14 @@ def _give_back(req: Request, host: Host) -> list[CniError]:
     """What of the link could not be given back. A namespace that nobody names any more is in the note."""
     before = lent.noted(req, host)
     pod: Netns | None = Netns(req.netns_path or before.netns)
-    link = host.facts.link(req.ifname, pod) if pod and pod.path and host.facts.netns_there(pod) else None
+    there = bool(pod and pod.path and host.facts.netns_there(pod))
+    link = host.facts.link(req.ifname, pod) if there else None
     if link and not req.netns_path and link.ifalias != before.device:
         link = None  # what is at the noted path is another pod's by now
+    if link is None and before.device and there:
+        link = _alike(host, before, pod)
     if link is None and before.device:
-        pod, link = None, _left_on_the_node(host, before)
+        pod, link = None, _alike(host, before, None)
     problems: list[CniError] = []
     if link is not None:
         try:
@@ -91,9 +96,10 @@ def _give_back(req: Request, host: Host) -> list[CniError]:
     return problems
 
 
-def _left_on_the_node(host: Host, before: Before) -> Link | None:
-    """The link that the kernel gave back when the pod's namespace went, under whatever name."""
-    alike = (link for link in host.facts.links().values() if before.mac in (link.mac, link.permaddr))
+def _alike(host: Host, before: Before, place: Netns | None) -> Link | None:
+    """The link under whatever name: one that the pod gave it, or, on the node, that with which the kernel gave it back when the
+    pod's namespace went."""
+    alike = (link for link in host.facts.links(place).values() if before.mac in (link.mac, link.permaddr))
     return next((link for link in alike if link.ifalias == before.device), None)
 
 

@@ -13,7 +13,7 @@ _LOOPBACK = {"inet": "127.", "inet6": "::1"}
 
 def add(req: Request, host: Host) -> Result:
     """Sets `lo` up; the answer is prevResult, or `lo` with its first address of each family."""
-    prev = req.prev_result()
+    prev = req.prev_result("failed to parse prevResult")
     if host.live:
         host.facts.require_netns(req.netns)
     host.do(render("loopback/add.sh.j2", pod=req.netns))

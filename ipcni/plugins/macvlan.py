@@ -50,6 +50,7 @@ def _checked(req: Request, host: Host, conf: Conf) -> tuple[Link, str, str]:
 def add(req: Request, host: Host) -> Result:
     """Lease, link, addresses."""
     conf = req.config(Conf)
+    ipam.check_version(req, conf.ipam.type)
     interface.check_name(req.ifname)
     if host.live:
         interface.open_netns(host.facts, req.netns)

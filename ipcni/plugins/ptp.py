@@ -70,8 +70,9 @@ def _add(req: Request, host: Host, conf: Conf) -> Result:
     found = Result(interfaces=(end, pod), ips=ips, routes=lease.routes, dns=conf.dns.over(lease.dns))
     plan = notes.take(req, host, end.name, end.mac) + _link(req, host, conf, found, ways)
     plan += interface.addresses_up(req.ifname, req.netns, found, settle=True)
-    plan += _routes(req, ways)
+    plan += _to_gateways(req, ways)
     plan += interface.routes(req.ifname, req.netns, found)
+    plan += _to_networks(req, ways)
     if conf.ip_masq:
         with host.beside(lambda other: masquerade.ensure(other, req.attachment, found.ips, conf.ip_masq_backend)):
             veth.make(req, host, plan)
@@ -118,17 +119,16 @@ def _link(req: Request, host: Host, conf: Conf, found: Result, ways: tuple[Way, 
     )
 
 
-def _routes(req: Request, ways: tuple[Way, ...]) -> Plan:
-    """The pod's own routes, one to each gateway and each network even where addresses share them."""
+def _to_gateways(req: Request, ways: tuple[Way, ...]) -> Plan:
+    """The pod's routes to gateways, one to each even where addresses share it. Other routes need them."""
     gateways = {way.to_gateway: way.address for way in reversed(ways)}
+    return render("ptp/gateways.sh.j2", pod=req.netns, ifname=req.ifname, gateways=list(gateways.items())[::-1])
+
+
+def _to_networks(req: Request, ways: tuple[Way, ...]) -> Plan:
+    """The pod's routes to its own networks. They come last: a route by a neighbour is only taken while neighbours are on the link."""
     networks = {way.network: way for way in reversed(ways)}
-    return render(
-        "ptp/pod.sh.j2",
-        pod=req.netns,
-        ifname=req.ifname,
-        gateways=list(gateways.items())[::-1],
-        ways=list(networks.values())[::-1],
-    )
+    return render("ptp/networks.sh.j2", pod=req.netns, ifname=req.ifname, ways=list(networks.values())[::-1])
 
 
 def delete(req: Request, host: Host) -> None:

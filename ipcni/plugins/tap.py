@@ -40,11 +40,16 @@ def add(req: Request, host: Host) -> Result:
     for key, value in (("owner", conf.owner), ("group", conf.group)):
         if value is not None and not 0 <= value < _IDS:
             raise CniError(f"invalid {key} {value}", details=f"`{key}` is a number from 0 to {_IDS - 1}")
+    ipam.check_version(req, conf.ipam.type)
     interface.check_name(req.ifname)
     mac = child.asked_mac(req, conf.mac, conf.runtime_config) or child.mac(req, host)
     if host.live:
         interface.open_netns(host.facts, req.netns)
     with host.locked(names.lock("tap", req.attachment)):
+        if conf.bridge and host.live and host.facts.device(conf.bridge, req.netns) is None:
+            raise CniError(
+                f"failed to get bridge {conf.bridge}: Link not found", details=f"`bridge` is to be in {req.netns_path}"
+            )
         lease = child.early_lease(req, host, conf.ipam.type)
         # Nobody has opened the device yet, so it has no carrier, and no duplicate could be detected.
         notify = child.notify(req, six=False)

@@ -97,7 +97,8 @@ def _free_table(req: Request, host: Host) -> int:
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What of a link must be put back when it has changed its table: IPv6 addresses and routes, as the words behind `ip … replace`."""
+    """What of a link must be put back when it has changed its table: IPv6 addresses as the words behind `ip addr replace`, routes as those
+    behind `ip route append`."""
 
     addresses: tuple[tuple[str, ...], ...]
     routes: tuple[tuple[str, ...], ...]

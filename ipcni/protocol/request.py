@@ -54,15 +54,15 @@ class Request(msgspec.Struct, frozen=True):
         """The plugin's typed configuration. Raises CniError 999 naming the key that is wrong."""
         return config.decode(self.conf, kind, prefix=prefix)
 
-    def prev_result(self) -> result.Result | None:
-        """The result of the chain so far, or None. Raises CniError `could not parse prevResult: …`."""
+    def prev_result(self, prefix: str = "could not parse prevResult") -> result.Result | None:
+        """The result of the chain so far, or None. Raises CniError `<prefix>: …`."""
         value = config.find(self.conf, "prevResult")
         if value is None:
             return None
         try:
             return result.decode(value, self.version)
         except CniError as error:
-            raise error.under("could not parse prevResult") from error
+            raise error.under(prefix) from error
 
     def required_result(self) -> result.Result:
         """prevResult for CHECK. Raises CniError `Required prevResult missing`."""

@@ -83,9 +83,19 @@ class Link(msgspec.Struct, frozen=True, rename={"name": "ifname", "mac": "addres
         return tuple(address for address in self.addr_info if address.local)
 
 
+class Via(msgspec.Struct, frozen=True):
+    """A gateway of the other family than the route's."""
+
+    family: str = ""
+    host: str = ""
+
+
 class Hop(msgspec.Struct, frozen=True):
     gateway: str = ""
+    via: Via = Via()
     dev: str = ""
+    weight: int = 1
+    flags: tuple[str, ...] = ()
 
 
 class RouteMetrics(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -100,13 +110,6 @@ class RouteMetrics(msgspec.Struct, frozen=True, omit_defaults=True):
     quickack: int = 0
 
 
-class Via(msgspec.Struct, frozen=True):
-    """A gateway of the other family."""
-
-    family: str
-    host: str
-
-
 class Route(msgspec.Struct, frozen=True):
     """A route, as `ip -j route` tells it; `dst` is `default` or a prefix (a bare address is a host route).
 
@@ -118,7 +121,7 @@ class Route(msgspec.Struct, frozen=True):
     table: str = ""
     tos: str = ""
     gateway: str = ""
-    via: Via | None = None
+    via: Via = Via()
     dev: str = ""
     protocol: str = ""
     scope: str = ""

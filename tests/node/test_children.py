@@ -327,6 +327,15 @@ def test_the_masters_mac_can_only_be_passed_through(wire: Node, mode: str) -> No
     wire.call("CHECK", {**wanted, "prevResult": result}, pod).ok()
 
 
+@pytest.mark.parametrize("keys", [{"type": "macvlan"}, {"type": "tap"}, {"type": "host-device", "device": "mst"}])
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
+def test_without_addresses_old_versions_are_refused_first(wire: Node, keys: dict[str, str], version: str) -> None:
+    """Their results need one."""
+    wanted = {"cniVersion": version, "name": "podnet", "master": "mst", **keys}
+    assert refused(wire, wanted, wire.pod()) == "cannot convert: no valid IP addresses"
+    assert [entry for entry in wire.journal()[-1]["commands"] if not entry.get("look")] == []
+
+
 def test_macvlans_reach_each_other(wire: Node) -> None:
     pods = [wire.pod(), wire.pod()]
     for number, pod in enumerate(pods):
@@ -394,7 +403,8 @@ def test_what_a_tap_is_like(node: Node) -> None:
 
 def test_a_taps_bridge_is_the_pods(node: Node) -> None:
     pod = node.pod()
-    assert refused(node, conf(node, "tap", bridge="brt"), pod).startswith("failed to set tap eth0 as a port of bridge brt")
+    assert refused(node, conf(node, "tap", bridge="brt"), pod) == "failed to get bridge brt: Link not found"
+    assert refused(node, conf(node, "tap", bridge="lo"), pod).startswith("failed to set tap eth0 as a port of bridge lo")
     pod.run("ip", "link", "add", "brt", "type", "bridge")
     node.call("ADD", conf(node, "tap", bridge="brt"), pod).ok()
     assert link(pod, "eth0")["master"] == "brt"

@@ -26,7 +26,9 @@ DUAL = {
     "ranges": [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd00:7::/64"}]],
     "routes": [{"dst": "198.51.100.0/24", "priority": 7}],
 }
+MAC = "c2:11:22:33:44:88"
 V4 = {"subnet": "10.7.0.0/24"}
+ASKED = {"capabilities": {"mac": True}}  # a MAC of the runtime's
 GATEWAY = {"type": "bridge", "isDefaultGateway": True}
 PTP_V4 = {**V4, "routes": [{"dst": "0.0.0.0/0"}]}
 PORTMAP = {"type": "portmap", "capabilities": {"portMappings": True}}
@@ -46,7 +48,7 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
     "loopback": [{"type": "loopback"}],
     "bridge": [{"type": "bridge", "ipam": V4}],
     "bridge and static": [{**GATEWAY, "ipam": {"type": "static", "addresses": [{"address": "10.7.0.9/24"}]}}],
-    "bridge without addresses": [{"type": "bridge", "bridge": "l2"}],
+    "bridge without addresses": [{"type": "bridge", "bridge": "l2", **ASKED}],
     "bridge, no interface": [{"type": "bridge", "disableContainerInterface": True}],
     "bridge, dual stack gateway": [{**GATEWAY, "ipam": DUAL, "hairpinMode": True, "mtu": 1400}],
     "bridge, ipMasq": [{**GATEWAY, "ipam": DUAL, "ipMasq": True}],
@@ -65,7 +67,7 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
             },
         }
     ],
-    "bridge, vlan": [{"type": "bridge", "isGateway": True, "vlan": 100, "preserveDefaultVlan": False, "ipam": V4}],
+    "bridge, vlan": [{"type": "bridge", "isGateway": True, "vlan": 100, "preserveDefaultVlan": True, "mtu": 1400, "ipam": V4}],
     "bridge, trunk": [{"type": "bridge", "vlanTrunk": [{"minID": 100, "maxID": 105}, {"id": 7}], "ipam": V4}],
     "bridge and static, routes": [
         {
@@ -79,7 +81,7 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
         }
     ],
     "bridge, dad": [{**GATEWAY, "ipam": DUAL, "enabledad": True}],
-    "bridge, promisc": [{"type": "bridge", "promiscMode": True, "ipam": V4}],
+    "bridge, promisc": [{"type": "bridge", "promiscMode": True, "args": {"cni": {"mac": "c2:11:22:33:44:66"}}, "ipam": V4}],
     "bridge, isolation and spoof check": [{"type": "bridge", "portIsolation": True, "macspoofchk": True, "ipam": V4}],
     "bridge and portmap": [{**GATEWAY, "ipam": DUAL, "ipMasq": True}, PORTMAP],
     "bridge and portmap, no snat": [{**GATEWAY, "ipam": V4}, {**PORTMAP, "snat": False}],
@@ -90,7 +92,7 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
         {**PORTMAP, "conditionsV4": ["!", "-s", "198.51.100.0/24"], "conditionsV6": ["!", "-s", "2001:db8::/32"]},
     ],
     "bridge and portmap, another mark": [{**GATEWAY, "ipam": V4}, {**PORTMAP, "externalSetMarkChain": "MINE"}],
-    "ptp": [{"type": "ptp", "ipam": PTP_V4}],
+    "ptp": [{"type": "ptp", "ipam": {**V4, "routes": [{"dst": "0.0.0.0/0"}, {"dst": "198.51.100.0/24", "gw": "10.7.0.9"}]}}],
     "ptp, dual stack, ipMasq": [{"type": "ptp", "ipam": DUAL, "ipMasq": True, "mtu": 1400}],
     "ptp, ipMasq by nft, and portmap": [{"type": "ptp", "ipam": PTP_V4, "ipMasq": True, "ipMasqBackend": "nftables"}, PORTMAP],
     "bridge and tuning": [{"type": "bridge", "ipam": V4}, TUNING],
@@ -149,12 +151,14 @@ CHILDREN: dict[str, list[dict[str, Any]]] = {
     "vlan": [{"type": "vlan", "master": "mst", "vlanId": 77, "mtu": 1300, "dns": {"domain": "x"}, "ipam": DUAL}],
     "dummy": [{"type": "dummy", "ipam": DUAL}],
     "tap": [{"type": "tap", "multiQueue": True, "mtu": 1400, "owner": 54321, "ipam": V4}],
-    "macvlan, in the pod": [{"type": "macvlan", "master": "inner", "linkInContainer": True, "dns": {"domain": "x"}, "ipam": V4}],
+    "macvlan, in the pod": [
+        {"type": "macvlan", "master": "inner", "linkInContainer": True, "dns": {"domain": "x"}, "ipam": V4, **ASKED}
+    ],
     "ipvlan, in the pod": [{"type": "ipvlan", "master": "inner", "linkInContainer": True, "dns": {"domain": "x"}, "ipam": V4}],
     "vlan, in the pod": [
         {"type": "vlan", "master": "inner", "vlanId": 77, "linkInContainer": True, "dns": {"domain": "x"}, "ipam": V4}
     ],
-    "tap, port of a bridge": [{"type": "tap", "bridge": "inside", "dns": {"domain": "x"}}],
+    "tap, port of a bridge": [{"type": "tap", "bridge": "inside", "dns": {"domain": "x"}, **ASKED}],
     "host-device, dns": [{"type": "host-device", "device": "mst", "dns": {"domain": "x"}, "ipam": V4}],
     "ptp, dns": [{"type": "ptp", "dns": {"domain": "x"}, "ipam": PTP_V4}],
     "vrf": [{"type": "bridge", "ipam": ROUTED}, {"type": "vrf", "vrfname": "blue", "table": 42}],
@@ -280,7 +284,7 @@ def on_node(node: Node, *argv: str, **options: Any) -> subprocess.CompletedProce
 
 def commands(node: Node, pod: Pod, path: pathlib.Path, bin_dir: pathlib.Path = BIN) -> list[str]:
     given = ["--netns", pod.name, "--container-id", "cid1", "--cni-path", str(bin_dir), "--cache-dir", "/run/lab/cache"]
-    asked = {"portMappings": PORTS, "mac": "c2:11:22:33:44:78", "bandwidth": {"egressRate": 8000, "egressBurst": 80}}
+    asked = {"portMappings": PORTS, "mac": MAC, "bandwidth": {"egressRate": 8000, "egressBurst": 80}}
     return [str(path), *given, "--capability-args", json.dumps(asked)]
 
 

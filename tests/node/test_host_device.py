@@ -3,12 +3,13 @@
 import json
 import pathlib
 import shlex
+import time
 from typing import Any
 
 import pytest
 
 from tests.lab import BIN, GO, Node, Pod, run
-from tests.node.test_bridge import addresses, link
+from tests.node.test_bridge import addresses, link, routes
 from tests.state import differences, settle, snapshot
 
 MAC = "02:00:00:00:00:d0"
@@ -20,6 +21,28 @@ mount -t tmpfs bus /sys/bus && cd /sys/bus && mkdir -p pci/devices/{pci}/virtio3
 ln -s /sys/bus/drivers/{driver} pci/devices/{pci}/driver
 exec "$0"
 """
+
+
+SEVERAL = (
+    "route append 203.0.113.0/24 via 192.0.2.1 dev hd0 metric 5",
+    "route append 203.0.113.0/24 via 192.0.2.2 dev hd0 metric 5",
+    "route add 203.0.114.0/24 mtu 1300 nexthop via 192.0.2.1 dev hd0 weight 2 nexthop via 198.18.0.1 dev hd1 onlink",
+    "route add 203.0.115.0/24 table 77 nexthop via 192.0.2.1 dev hd0 nexthop via inet6 fd00:2::2 dev hd0",
+    "route add fd00:3::/64 nexthop via fd00:4::1 dev hd1 nexthop via fd00:2::1 dev hd0",
+    "route add fd00:5::/64 nexthop via fd00:2::1 dev hd0 nexthop via fd00:2::2 dev hd0",
+)
+
+
+def other_link(node: Node) -> None:
+    """A link of the node that no pod gets."""
+    for words in (
+        "link add hd1 type veth peer name far1",
+        "link set hd1 up",
+        "link set far1 up",
+        "addr add 192.0.4.5/24 dev hd1",
+        "addr add fd00:4::5/64 dev hd1 nodad",
+    ):
+        node.run("ip", *words.split())
 
 
 @pytest.fixture
@@ -70,6 +93,7 @@ def test_there_and_back(device: Node, keys: dict[str, Any]) -> None:
     if "kernelpath" in keys:
         device.run("ip", "link", "set", "far", "name", "zz0")  # the first by name is taken
     pod, wanted = device.pod(), conf(device, V4, **keys)
+    device.run("ip", "link", "set", "hd0", "allmulticast", "on")
     settle(device, pod)
     before = snapshot(device, [pod])
     result = device.call("ADD", wanted, pod).ok()
@@ -84,8 +108,8 @@ def test_there_and_back(device: Node, keys: dict[str, Any]) -> None:
     assert addresses(pod, "eth0") == ["10.9.0.2/24"]
     assert "hd0" not in there(device)
     device.call("CHECK", {**wanted, "prevResult": result}, pod).ok()
-    pod.run("ip", "link", "set", "eth0", "mtu", "1400")
-    pod.run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:99")
+    for words in ("mtu 1400", "address 02:00:00:00:00:99", "txqueuelen 77", "promisc on", "allmulticast off"):
+        pod.run("ip", "link", "set", "eth0", *words.split())
     for _ in range(2):
         device.call("DEL", {**wanted, "prevResult": result}, pod).ok()
         settle(device, pod)
@@ -104,6 +128,7 @@ EXACT = (
     "route add 203.0.113.0/24 via 192.0.2.1 dev hd0 table 77 mtu 1300 advmss 1200",
     "route add 203.0.114.0/24 via 198.18.0.1 onlink dev hd0",
     "route add local 203.0.115.1 dev hd0 table local",
+    "route add 203.0.116.0/24 via inet6 fd00:2::1 dev hd0",
     "route add fd00:3::/64 via fd00:2::1 dev hd0 metric 9",
 )
 PLUGGED = ("link add br9 type bridge", "addr flush dev hd0", "link set hd0 master br9")
@@ -121,7 +146,10 @@ def lent(node: Node, pod: Pod, wanted: dict[str, Any], *, fails: bool = False) -
         node.call("ADD", wanted, pod).ok()
         node.call("DEL", wanted, pod).ok()
     settle(node, pod)
-    return differences(before, snapshot(node, [pod]))
+    deadline = time.monotonic() + 4
+    while (found := differences(before, snapshot(node, [pod]))) and time.monotonic() < deadline:
+        time.sleep(0.2)  # the kernel takes a moment for carriers
+    return found
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -135,15 +163,46 @@ def test_the_node_has_everything_as_it_was(device: Node, commands: tuple[str, ..
     assert lent(device, pod, conf(device, V4), fails=fails) == []
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_several_ways_to_one_place_come_back(device: Node, fails: bool) -> None:
+    """As routes of their own, and as next hops of one, some of them by a link that stayed."""
+    pod = device.pod()
+    other_link(device)
+    for command in SEVERAL:
+        device.run("ip", *command.split())
+    assert lent(device, pod, conf(device, V4), fails=fails) == []
+
+
+def test_a_route_that_was_made_meanwhile_stays(device: Node) -> None:
+    """Somebody else's way to the same place is not replaced by ours."""
+    pod = device.pod()
+    other_link(device)
+    device.run("ip", "route", "add", "default", "via", "192.0.2.1")
+    device.call("ADD", conf(device), pod).ok()
+    device.run("ip", "route", "add", "default", "via", "192.0.4.1")
+    device.call("DEL", conf(device), pod).ok()
+    assert [each["gateway"] for each in device.ip("route", "show", "default")] == ["192.0.4.1", "192.0.2.1"]
+
+
 def test_a_leased_address_is_for_its_client_to_get_again(device: Node) -> None:
     """A lease may have ended while the pod had the link; a failed ADD has taken no time."""
     pod = device.pod()
     device.run("ip", "addr", "add", "192.0.9.5/24", "dev", "hd0", "valid_lft", "5000", "preferred_lft", "4000")
+    several = "203.0.115.0/24 nexthop via 192.0.9.1 dev hd0 nexthop via 192.0.2.9 dev hd0"
+    for words in (
+        several,
+        "default via 192.0.9.1 proto dhcp",
+        "203.0.113.0/24 dev hd0 src 192.0.9.5",
+        "203.0.114.0/24 via 192.0.2.9",
+    ):
+        device.run("ip", "route", "add", *words.split())
     lent(device, pod, conf(device, V4), fails=True)
     again = next(each for each in link(device, "hd0")["addr_info"] if each["local"] == "192.0.9.5")
     assert 4900 < again["valid_life_time"] <= 5000
+    assert routes(device)[0] == ("default", "192.0.9.1")
     lent(device, pod, conf(device, V4))
     assert addresses(device, "hd0") == ["192.0.2.5/24", "fd00:2::5/64"]
+    assert [dst for dst, _ in routes(device)] == ["192.0.2.0/24", "198.51.100.0/24", "203.0.114.0/24"]
 
 
 def test_what_cannot_be_given_back_is_said_once(device: Node) -> None:
@@ -184,6 +243,19 @@ def test_a_noted_namespace_that_is_another_pods_by_now(device: Node) -> None:
     assert (there(pod), there(device)) == (["eth0", "lo", "peer0"], ["lo"])
 
 
+def test_a_link_that_the_pod_calls_otherwise(device: Node) -> None:
+    """It is the one with our alias and its MAC."""
+    pod = device.pod()
+    settle(device, pod)
+    before = snapshot(device, [pod])
+    device.call("ADD", conf(device), pod).ok()
+    for words in ("eth0 down", "eth0 name lan0"):
+        pod.run("ip", "link", "set", *words.split())
+    device.call("DEL", conf(device), pod).ok()
+    settle(device, pod)
+    assert differences(before, snapshot(device, [pod])) == []
+
+
 def test_a_link_that_is_called_the_same_in_the_pod(device: Node) -> None:
     """The kernel gave it back under the name that it had, but with our alias, and down."""
     device.run("ip", "link", "set", "hd0", "name", "eth0")
@@ -198,9 +270,10 @@ def test_a_link_that_is_called_the_same_in_the_pod(device: Node) -> None:
 
 
 def test_a_link_that_was_down_stays_so(node: Node) -> None:
+    """Without addresses the result has no dns either."""
     node.run("ip", "link", "add", "hd0", "type", "veth", "peer", "name", "far")
     pod = node.pod()
-    result = node.call("ADD", conf(node), pod).ok()
+    result = node.call("ADD", {**conf(node), "dns": {"domain": "x"}}, pod).ok()
     assert set(result) == {"cniVersion", "interfaces"}
     assert "UP" in link(pod, "eth0")["flags"]
     node.call("DEL", conf(node), pod).ok()

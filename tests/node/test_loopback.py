@@ -53,7 +53,8 @@ def test_the_layout_is_the_versions(node: Node, version: str) -> None:
 def test_prev_result_is_handed_on(node: Node) -> None:
     before = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0"}], "ips": [{"address": "10.0.0.2/24", "interface": 0}]}
     assert node.call("ADD", conf(prevResult=before), node.pod()).ok() == before
-    assert "prevResult" in node.call("ADD", conf(prevResult={"ips": 5}), node.pod()).error()["msg"]
+    error = node.call("ADD", conf(prevResult={"ips": 5}), node.pod()).error()
+    assert error["msg"].startswith("failed to parse prevResult: ")
 
 
 def test_an_address_that_is_no_loopback_address(node: Node) -> None:

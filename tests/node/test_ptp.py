@@ -126,6 +126,17 @@ def test_addresses_that_share_a_network_and_its_gateway(node: Node) -> None:
     node.call("CHECK", {**wanted, "prevResult": result}, pod).ok()
 
 
+def test_a_route_by_a_neighbour(node: Node) -> None:
+    """The kernel takes it while it believes that neighbours are on the link."""
+    pod = node.pod()
+    both = [{"address": "10.8.0.5/24", "gateway": "10.8.0.1"}, {"address": "fd00:8::5/64", "gateway": "fd00:8::1"}]
+    ways = [("198.51.100.0/24", "10.8.0.9"), ("fd00:9::/64", "fd00:8::9")]
+    wanted = conf(node, static(*both, routes=[{"dst": dst, "gw": gw} for dst, gw in ways]))
+    result = node.call("ADD", wanted, pod).ok()
+    assert {*ways, ("10.8.0.0/24", "10.8.0.1"), ("fd00:8::/64", "fd00:8::1")} <= {*routes(pod), *routes(pod, 6)}
+    node.call("CHECK", {**wanted, "prevResult": result}, pod).ok()
+
+
 def test_a_gateway_outside_the_network(node: Node) -> None:
     """Its route is there before those that go by it."""
     pod = node.pod()

@@ -87,6 +87,38 @@ def test_addresses_keep_what_they_have(node: Node, keep: str) -> None:
         assert details() == before
 
 
+SEVERAL = (
+    "route append 198.18.0.0/24 via 10.9.0.8",
+    "route append 198.18.0.0/24 via 10.9.0.9",
+    "route append 198.19.0.0/24 nexthop via 10.9.0.8 weight 2 nexthop via 10.9.0.9",
+    "route append fd00:c::/64 via fd00:9::8",
+    "route append fd00:c::/64 via fd00:9::9",
+)
+
+
+def ways(pod: Pod, table: str) -> list[tuple[str, list[str]]]:
+    """The routes of SEVERAL that are in a table, and their gateways."""
+    found = [each for family in ("-4", "-6") for each in pod.ip(family, "route", "show", "table", table)]
+    mine = [each for each in found if each["dst"] in str(SEVERAL)]
+    return [(each["dst"], [hop["gateway"] for hop in each.get("nexthops", [each])]) for each in mine]
+
+
+def test_several_ways_to_one_place(node: Node) -> None:
+    """IPv4's are routes of their own or the next hops of one, IPv6's always the latter."""
+    pod = node.pod()
+    result = attach(node, pod)
+    for command in SEVERAL:
+        pod.run("ip", *command.split())
+    settle(node, pod)
+    before, there = snapshot(node, [pod]), ways(pod, "main")
+    assert [dst for dst, _ in there] == ["198.18.0.0/24", "198.18.0.0/24", "198.19.0.0/24", "fd00:c::/64"]
+    node.call("ADD", conf(result), pod).ok()
+    assert (ways(pod, "1"), ways(pod, "main")) == (there, [])
+    node.call("DEL", conf(result), pod).ok()
+    settle(node, pod)
+    assert [line for line in differences(before, snapshot(node, [pod])) if "l3mdev" not in line] == []
+
+
 def test_tables(node: Node) -> None:
     """One that is configured, or the first that no other VRF of the pod has."""
     pod = node.pod()
