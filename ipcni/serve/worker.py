@@ -77,14 +77,12 @@ class Worker:
                     conn.sendall(wire.REFUSED)
                     return
                 conn.sendall(wire.ACCEPTED)
-                if conn.recv(1) == wire.GO:
-                    status = self._perform(conn, call)
-                    conn.sendall(bytes([status]))
+                with wire.told_to_go(conn) as fds:
+                    if fds:
+                        conn.sendall(bytes([self._perform(conn, call, fds)]))
         finally:
             os.chdir("/")
             self._busy(False)
-            for fd in call.fds:
-                os.close(fd)
 
     def _may(self, conn: socket.socket, call: wire.Call) -> bool:
         """Only for root's processes that are where we are, and whose plugins are of this very code."""
@@ -98,7 +96,7 @@ class Worker:
             return False
         return all(os.path.samestat(mine, other) for mine, other in zip(self._here, there, strict=True))
 
-    def _perform(self, conn: socket.socket, call: wire.Call) -> int:
+    def _perform(self, conn: socket.socket, call: wire.Call, fds: list[int]) -> int:
         """What the plugin would do as a process of its own. A client that hangs up, or time that is up, is its SIGTERM."""
 
         def stop(number: int, _frame: object) -> None:
@@ -110,7 +108,7 @@ class Worker:
         answer = None
         with signals.undisturbed() as before:
             ours = os.dup(2)
-            os.dup2(call.fds[2], 2)  # another suite's plugin may have something to say
+            os.dup2(fds[2], 2)  # another suite's plugin may have something to say
             try:
                 signal.signal(signal.SIGALRM, stop)
                 signal.signal(signal.SIGIO, stop)
@@ -122,7 +120,7 @@ class Worker:
                     answer = skel.handle(
                         call.plugin,
                         call.env,
-                        lambda: entry.read(call.fds[0]),
+                        lambda: entry.read(fds[0]),
                         lambda settings, env: Runner(settings, env, self._shell),
                     )
             except Interrupted:
@@ -131,7 +129,7 @@ class Worker:
                 signals.enough()
                 os.dup2(ours, 2)
                 os.close(ours)
-        return entry.tell(answer, call.fds[1], call.fds[2])
+        return entry.tell(answer, fds[1], fds[2])
 
     @staticmethod
     def _hung_up(conn: socket.socket) -> bool:

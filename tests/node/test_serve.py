@@ -292,6 +292,19 @@ def test_more_calls_than_places(node: Node, programs: pathlib.Path, tmp_path: pa
     server.end()
 
 
+def test_who_turned_away_waits_for_nobody(node: Node, programs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """A runtime reads the answer to the end of the pipe: a server that comes to the call later must not have it open."""
+    server = Server(node, programs, "--workers", "1")
+    slow = tools(tmp_path / "tools", ip=SLOW.format(when="-batch", seconds=30))
+    first = server.start("ADD", network(node), node.pod(), container="first", env=slow)
+    assert wait((tmp_path / "tools" / "started").exists)
+    server.call("ADD", network(node, bridge="br2"), node.pod(), container="second").ok()
+    assert first.poll() is None
+    first.terminate()
+    node.wait(first)
+    server.end()
+
+
 def test_the_server_finishes_what_runs(server: Server, tmp_path: pathlib.Path) -> None:
     env = tools(tmp_path / "tools", ip=SLOW.format(when="-batch", seconds=1))
     conf, pod = network(server.node), server.node.pod()
