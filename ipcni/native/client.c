@@ -124,14 +124,16 @@ int main(int argc, char **argv) {
     int told = file && fscanf(file, "%63s %4095[^\n]", build, place) == 2;
     if (file) fclose(file);
     const char *other = getenv("IPCNI_SOCKET");
-    struct sigaction act = {.sa_handler = hang_up};
+    struct sigaction act = {.sa_handler = hang_up}, usual = {.sa_handler = SIG_DFL};
     sigaction(SIGTERM, &act, NULL);
     sigaction(SIGINT, &act, NULL);
     /* Words behind the name, as in `dhcp daemon`, are no call. */
-    if (argc == 1 && told && taken(build, other ? other : place, plugin) && goes()) {
+    if (argc == 1 && told && taken(build, other ? other : place, plugin) && !told_to_end && goes()) {
         int status = hears(-1);
         return status >= 0 ? status : answer(11, "the ipcni server ended during the request", "`ipcni journal` has what it did; call DEL");
     }
+    sigaction(SIGTERM, &usual, NULL); /* from here on a signal ends us: one that only set a flag would be lost */
+    sigaction(SIGINT, &usual, NULL);
     if (told_to_end) return answer(11, "interrupted by a signal", "nothing was done");
     if (server >= 0) close(server);
     snprintf(path, sizeof path, "%s/.ipcni/%s", folder, plugin);
