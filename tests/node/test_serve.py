@@ -331,6 +331,38 @@ def test_a_second_server_is_refused(server: Server) -> None:
     assert done.stderr == f"ipcni: a server is there already: {server.path}; --socket says another place\n"
 
 
+@pytest.mark.parametrize(
+    ("mode", "said"), [(0o700, "cannot listen at {}: Address already in use; "), (0o777, "others may write to {}; ")]
+)
+def test_a_place_that_is_not_its_own(node: Node, tmp_path: pathlib.Path, mode: int, said: str) -> None:
+    """A file that is no socket stays, and where others could put a socket of theirs nobody listens."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    folder.chmod(mode)
+    file = folder / "file"
+    file.write_text("precious")
+    done = node.run(str(BIN / "ipcni"), "serve", "--socket", str(file), check=False, timeout=10)
+    assert done.returncode == 1
+    assert done.stderr.startswith("ipcni: " + said.format(file if mode == 0o700 else folder))
+    assert file.read_text() == "precious"
+
+
+def test_a_server_that_was_killed(server: Server, alone: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The call that it was at is finished, and another server takes its place at once."""
+    env = tools(tmp_path / "tools", ip=SLOW.format(when="-batch", seconds=2))
+    client = server.start("ADD", network(server.node), server.node.pod(), env=env)
+    assert wait((tmp_path / "tools" / "started").exists)
+    before = server.path.stat().st_ctime_ns
+    server.end(signal.SIGKILL)
+    other = Server(server.node, alone, "--workers", "1", path=server.path)
+    assert wait(lambda: server.path.exists() and server.path.stat().st_ctime_ns != before)
+    assert wait(other.answers)
+    assert client.poll() is None
+    other.call("ADD", network(server.node, bridge="br2"), server.node.pod(), container="c2").ok()
+    server.node.wait(client).ok()
+    other.end()
+
+
 def test_nobody_asks_for_long(node: Node, programs: pathlib.Path) -> None:
     server = Server(node, programs, "--idle-exit", "1")
     assert server.process.wait(10) == 0
