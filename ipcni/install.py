@@ -137,7 +137,7 @@ def _files(names: tuple[str, ...], native: bytes | None) -> dict[str, bytes]:
     """What goes where: with a native program it stands in the plugins' places, and they stand in BEHIND."""
     if native is None:
         return dict.fromkeys(names, launcher())
-    where = f"{wire.build()} {settings.load({}).run_dir}/serve.sock\n".encode()
+    where = f"{wire.build()} {settings.load({}).run_dir}/{wire.SOCKET}\n".encode()
     behind = {f"{BEHIND}/{name}": launcher() for name in names}
     return {f"{BEHIND}/serve": where, **behind, **dict.fromkeys(names, native)}
 

@@ -21,6 +21,7 @@ from importlib import resources
 import msgspec
 
 MAGIC, ACCEPTED, REFUSED, GO = b"CNI1", b"A", b"R", b"G"
+SOCKET = "serve/sock"  # in run_dir; its folder is root's alone, which run_dir is not
 LONGEST = 1 << 20  # bytes of a request
 _HEAD = struct.Struct("<4sI")
 _FDS = 3

@@ -111,6 +111,18 @@ def wait(condition: Any, seconds: float = 10) -> bool:
     return True
 
 
+def test_its_usual_place(node: Node, programs: pathlib.Path) -> None:
+    """Is root's alone also where a plugin was there first; and it is where `ipcni install` has told the programs to look."""
+    conf = network(node)
+    node.call("ADD", conf, node.pod(), env={"IPCNI_SOCKET": "/none"}).ok()
+    server = Server(node, programs, prefix=["env"], path=node.folder / "run" / wire.SOCKET)
+    assert (programs / install.BEHIND / "serve").read_text() == f"{wire.build()} /run/ipcni/{wire.SOCKET}\n"
+    assert f"ListenStream=/run/ipcni/{wire.SOCKET}\n" in (ROOT / "systemd" / "ipcni.socket").read_text()
+    assert server.path.stat().st_mode & 0o777 == 0o600
+    assert server.path.parent.stat().st_mode & 0o777 == 0o700
+    server.end()
+
+
 @pytest.fixture
 def server(node: Node, programs: pathlib.Path) -> Iterator[Server]:
     made = Server(node, programs, "--workers", "2")
