@@ -115,8 +115,8 @@ class Pool:
 
     def _told(self, number: int, _frame: object) -> None:
         if number != signal.SIGCHLD:
+            self._again = number == signal.SIGHUP and self._again == self._ending  # who was told to end does not start anew
             self._ending = True
-            self._again = number == signal.SIGHUP
 
     def _read(self, slot: int) -> tuple[float, int]:
         since, count = _SLOT.unpack_from(self._board, slot * _SLOT.size)
@@ -162,9 +162,11 @@ class Pool:
 
     def _finish(self) -> None:
         """Nobody new is served; who is being served is served to the end."""
-        if not self._again:  # else calls that wait are the next server's
-            self._listener.close()
         os.close(self._stop_write)
+        if not os.get_inheritable(
+            self._listener.fileno()
+        ):  # systemd's is the next server's; ours would be open till the last worker ends
+            self._listener.shutdown(socket.SHUT_RDWR)
         deadline = time.monotonic() + self._limits.seconds + _GRACE
         while any(self._slots) and time.monotonic() < deadline:
             self._reap()

@@ -326,6 +326,23 @@ def test_the_server_finishes_what_runs(server: Server, tmp_path: pathlib.Path) -
     server.node.wait(client).ok()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_nobody_waits_for_a_server_that_ends(server: Server, tmp_path: pathlib.Path, number: int) -> None:
+    """While the last call is finished others run by themselves at once; whoever was told to end does so, whatever comes next."""
+    env = tools(tmp_path / "tools", ip=SLOW.format(when="-batch", seconds=8))
+    client = server.start("ADD", network(server.node), server.node.pod(), env=env)
+    assert wait((tmp_path / "tools" / "started").exists)
+    server.process.send_signal(number)
+    assert wait(lambda: not server.answers(), 3)
+    assert client.poll() is None
+    server.process.send_signal(signal.SIGHUP)
+    server.node.wait(client).ok()
+    if number == signal.SIGTERM:
+        assert server.process.wait(10) == 0
+    else:
+        assert wait(server.answers)
+
+
 def test_a_new_server_in_its_place(server: Server, alone: pathlib.Path) -> None:
     """SIGHUP: the same process, other workers."""
     assert wait(lambda: len(server.workers()) == 2)
