@@ -132,7 +132,10 @@ class Pool:
         self._started[slot] = time.monotonic()
         _, count = self._read(slot)
         _SLOT.pack_into(self._board, slot * _SLOT.size, 0.0, count)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:  # for want of memory, or of processes: it is tried again
+            return
         if pid:
             self._slots[slot] = pid
             return

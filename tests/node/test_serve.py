@@ -221,6 +221,27 @@ def test_a_worker_that_is_killed(server: Server, tmp_path: pathlib.Path) -> None
     assert remains(server.node) == {}
 
 
+def test_no_worker_can_be_started(node: Node, programs: pathlib.Path, alone: pathlib.Path) -> None:
+    """For now: the server stays."""
+    code = """
+import errno, os, sys
+fork, failures = os.fork, [errno.EAGAIN, errno.ENOMEM]
+def failing():
+    if failures:
+        raise OSError(failures.pop(), "")
+    return fork()
+os.fork = failing
+from ipcni.commands import main
+main(sys.argv[2:])
+"""
+    python = [str(BIN / ".venv" / "bin" / "python3"), "-I", "-c", code]
+    server = Server(node, programs, "--workers", "1", prefix=python, path=node.folder / "run" / wire.SOCKET)
+    assert wait(server.workers)
+    server.programs = alone
+    server.call("ADD", network(node), node.pod()).ok()
+    assert server.end() == 0
+
+
 def test_a_request_that_takes_too_long(node: Node, programs: pathlib.Path, tmp_path: pathlib.Path) -> None:
     server = Server(node, programs, "--workers", "1", "--timeout", "1")
     env = tools(tmp_path / "tools", ip=SLOW.format(when="-batch", seconds=20))
