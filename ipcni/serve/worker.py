@@ -39,7 +39,7 @@ class Worker:
     def __init__(self, listener: socket.socket, stop: int, limits: Limits, build: str, busy: Callable[[bool], None]) -> None:
         self._listener, self._stop, self._limits, self._build, self._busy = listener, stop, limits, build, busy
         self._shell = Shell(warm=True)
-        self._here = [os.stat(f"/proc/self/ns/{kind}") for kind in ("net", "mnt")]
+        self._here = _place("self")
 
     def run(self) -> None:
         """Serves until the server ends or this worker has had enough."""
@@ -90,7 +90,7 @@ class Worker:
         if uid != os.geteuid() or call.build != self._build:
             return False
         try:
-            there = [os.stat(f"/proc/{pid}/ns/{kind}") for kind in ("net", "mnt")]
+            there = _place(pid)
             os.chdir(f"/proc/{pid}/cwd")
         except OSError:
             return False
@@ -136,6 +136,11 @@ class Worker:
         asked = select.poll()
         asked.register(conn, select.POLLRDHUP)
         return bool(asked.poll(0))
+
+
+def _place(pid: int | str) -> list[os.stat_result]:
+    """What a process's paths and links are those of."""
+    return [os.stat(f"/proc/{pid}/{what}") for what in ("ns/net", "ns/mnt", "root")]
 
 
 def _tell_of(conn: socket.socket) -> None:

@@ -163,7 +163,7 @@ def test_without_a_server_the_plugin_runs(server: Server) -> None:
 
 
 def test_refused_calls_are_run_by_the_plugin(server: Server, alone: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """Other code, other namespaces, a closed descriptor: the plugin itself runs, and without it nobody does."""
+    """Other code, other namespaces, another root, a closed descriptor: the plugin itself runs, and without it nobody does."""
     other = tmp_path / "other"
     shutil.copytree(alone, other)
     place = (other / install.BEHIND / "serve").read_text().split(" ", 1)[1]
@@ -173,6 +173,13 @@ def test_refused_calls_are_run_by_the_plugin(server: Server, alone: pathlib.Path
     assert server.call("ADD", conf, pod).error()["msg"] == "cannot run the plugin"
     elsewhere = server.node.call("ADD", conf, pod, bin_dir=alone, env={"IPCNI_SOCKET": str(server.path)})
     assert elsewhere.error()["msg"] == "cannot run the plugin"
+    root = tmp_path / "root"
+    for source, target in (("/proc", root / "proc"), (tmp_path, root / str(tmp_path)[1:])):
+        target.mkdir(parents=True)
+        run("nsenter", "-t", str(server.process.pid), "-m", "mount", "--rbind", str(source), str(target))
+    argv = ["nsenter", "-t", str(server.process.pid), "-n", "-m", "chroot", str(root), str(alone / "bridge")]
+    env = {**server.node.env, "CNI_COMMAND": "STATUS", "CNI_PATH": str(BIN), "IPCNI_SOCKET": str(server.path)}
+    assert "cannot run the plugin" in run(*argv, env=env, input=json.dumps(conf), check=False).stdout
     assert not server.node.journal()
     server.programs = alone
     server.call("ADD", conf, pod).ok()
@@ -250,6 +257,33 @@ def test_a_request_that_takes_too_long(node: Node, programs: pathlib.Path, tmp_p
     assert time.monotonic() - began < 10
     assert remains(node) == {}
     server.end()
+
+
+def test_a_request_without_end(server: Server) -> None:
+    """Needs no more memory than one that has one."""
+    argv = [
+        "nsenter",
+        "-t",
+        str(server.process.pid),
+        "-n",
+        "-m",
+        "sh",
+        "-c",
+        'head -c 100M /dev/zero | "$0"',
+        str(server.programs / "bridge"),
+    ]
+    env = {**server.node.env, "CNI_COMMAND": "STATUS", "CNI_PATH": str(BIN), "IPCNI_SOCKET": str(server.path)}
+    assert wait(lambda: len(server.workers()) == 2)
+    workers = server.workers()
+    answer = json.loads(run(*argv, env=env, check=False).stdout)
+    assert (answer["code"], answer["msg"]) == (5, "error reading from stdin: File too large")
+    peaks = [
+        int(line.split()[1])
+        for pid in workers
+        for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
+    assert max(peaks) < 64 << 10
 
 
 def test_a_request_that_hangs(node: Node, programs: pathlib.Path, alone: pathlib.Path, tmp_path: pathlib.Path) -> None:
