@@ -93,6 +93,8 @@ class Pool:
         """Serves until it is told to end, or nobody has wanted anything for long. True: start anew, as other code."""
         self._listener = listener
         _load_everything()
+        if wire.build() != self._build:  # an upgrade is under way: what was loaded may be of both
+            return self._again or not self._ending
         gc.collect()
         gc.freeze()
         quiet, seen = time.monotonic(), 0

@@ -409,6 +409,32 @@ def test_a_new_server_in_its_place(server: Server, alone: pathlib.Path) -> None:
     server.call("ADD", network(server.node), server.node.pod()).ok()
 
 
+def test_an_upgrade_while_it_loads(node: Node, programs: pathlib.Path, alone: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """What it has may be of both: it starts anew."""
+    script = tmp_path / "script"
+    script.write_text(f"""
+import os, sys
+sys.path.insert(0, {str(ROOT)!r})
+from ipcni.serve import wire
+build = wire.build
+def changing():
+    wire.build = build
+    return "of before"
+if not os.path.exists(sys.argv[0] + "-started"):
+    open(sys.argv[0] + "-started", "w").close()
+    wire.build = changing
+from ipcni.commands import main
+main(sys.argv[2:])
+""")
+    prefix = [str(BIN / ".venv" / "bin" / "python3"), "-I", str(script)]
+    server = Server(node, programs, "--workers", "1", prefix=prefix, path=node.folder / "run" / wire.SOCKET)
+    server.programs = alone
+    assert wait(server.workers)
+    assert wait(server.answers)
+    server.call("ADD", network(node), node.pod()).ok()
+    assert server.end() == 0
+
+
 def test_a_second_server_is_refused(server: Server) -> None:
     done = server.node.run(str(BIN / "ipcni"), "serve", "--socket", str(server.path), check=False)
     assert done.returncode == 1
