@@ -65,6 +65,8 @@ static int taken(const char *build, const char *path, const char *plugin) {
     static char text[HEAD + LONGEST];
     size_t length = HEAD;
     struct sockaddr_un where = {.sun_family = AF_UNIX};
+    struct ucred peer;
+    socklen_t size = sizeof peer;
     const char *texts[2] = {build, plugin};
 
     for (int i = 0; i < 3; i++) /* descriptors that our caller left closed cannot be handed on */
@@ -86,7 +88,9 @@ static int taken(const char *build, const char *path, const char *plugin) {
     uint32_t rest = length - HEAD;
     memcpy(text, (unsigned char[HEAD]){'C', 'N', 'I', '1', rest, rest >> 8, rest >> 16, rest >> 24}, HEAD);
     server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    return server >= 0 && connect(server, (struct sockaddr *)&where, sizeof where) == 0 && sends(text, length) && hears(PATIENCE) == 'A';
+    if (server < 0 || connect(server, (struct sockaddr *)&where, sizeof where) < 0) return 0;
+    if (getsockopt(server, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || (peer.uid && peer.uid != geteuid())) return 0;
+    return sends(text, length) && hears(PATIENCE) == 'A';
 }
 
 /* "G", and with it our descriptors: not before, for nobody must hold them while we turn away. */

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -509,6 +510,26 @@ def test_nobody_but_root_is_served(server: Server, alone: pathlib.Path, uid: int
     assert (done.stdout == "") is served
     assert ("cannot run the plugin" in done.stdout) is not served
     assert len(server.node.journal()) == served
+
+
+def test_a_server_of_somebody_else(node: Node, alone: pathlib.Path) -> None:
+    """Does not even hear of the call."""
+    serve = """
+import socket, sys
+listener = socket.create_server(sys.argv[1], family=socket.AF_UNIX)
+print("ready", flush=True)
+print(listener.accept()[0].recv(4096))
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        path = f"{folder}/sock"
+        argv = ["setpriv", "--reuid=65534", "--clear-groups", "/usr/bin/python3", "-c", serve, path]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as other:
+            assert other.stdout
+            assert other.stdout.readline() == b"ready\n"
+            answer = node.call("STATUS", network(node), bin_dir=alone, env={"IPCNI_SOCKET": path})
+            assert answer.error()["msg"] == "cannot run the plugin"
+            assert other.stdout.read() == b"b''\n"
 
 
 def test_systemd_is_told_when_it_serves(node: Node, programs: pathlib.Path, tmp_path: pathlib.Path) -> None:
