@@ -15,12 +15,29 @@ from ipcni import settings
 )
 @click.option("--queue", default=64, show_default=True, type=click.IntRange(1, 4096), help="Requests that may wait.")
 @click.option(
-    "--idle-exit", default=0.0, show_default=True, metavar="SECONDS", help="End after so long without a request (0: never)."
+    "--idle-exit",
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    help="End after so long without a request (0: never).",
 )
 @click.option(
-    "--timeout", default=240.0, show_default=True, metavar="SECONDS", help="What a request may take; it is undone then."
+    "--timeout",
+    default=240.0,
+    show_default=True,
+    metavar="SECONDS",
+    type=click.FloatRange(1),
+    help="What a request may take; it is undone then.",
 )
-@click.option("--memory", default=256, show_default=True, metavar="MIB", help="A worker that has grown so far is replaced.")
+@click.option(
+    "--memory",
+    default=256,
+    show_default=True,
+    metavar="MIB",
+    type=click.IntRange(1),
+    help="A worker that has grown so far is replaced.",
+)
 def command(path: str, workers: int, queue: int, idle_exit: float, timeout: float, memory: int) -> None:
     """Keep the plugins warm: everything imported, a shell running.
 

@@ -436,6 +436,12 @@ main(sys.argv[2:])
     assert server.end() == 0
 
 
+@pytest.mark.parametrize("option", ["--timeout=-1", "--timeout=0", "--idle-exit=-1", "--memory=0"])
+def test_limits_that_no_call_could_keep(node: Node, option: str) -> None:
+    done = node.run(str(BIN / "ipcni"), "serve", "--socket", str(node.folder / "serve" / "sock"), option, check=False, timeout=10)
+    assert (done.returncode, "Invalid value for" in done.stderr) == (2, True)
+
+
 def test_a_second_server_is_refused(server: Server) -> None:
     done = server.node.run(str(BIN / "ipcni"), "serve", "--socket", str(server.path), check=False)
     assert done.returncode == 1
