@@ -1,6 +1,7 @@
 """A plugin as a process: the only module that touches argv, the environment, stdin, stdout and signals."""
 
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from ipcni.protocol.host import Host
     from ipcni.protocol.skel import Answer
     from ipcni.settings import Settings
+
+
+_LONGEST = 16 << 20  # bytes of stdin
 
 
 def main(argv0: str) -> NoReturn:
@@ -71,10 +75,13 @@ def _environ() -> dict[str, str]:
 
 
 def read(fd: int) -> bytes:
-    """All that a descriptor has. Raises OSError."""
-    parts = []
+    """All that a descriptor has. Raises OSError, also where that is more than any runtime's: memory would be the node's limit."""
+    parts, left = [], _LONGEST
     while part := os.read(fd, 1 << 16):
         parts.append(part)
+        left -= len(part)
+        if left < 0:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     return b"".join(parts)
 
 

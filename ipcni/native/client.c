@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #define PATIENCE 2000 /* milliseconds to be taken in */
+#define HEAD 8
 #define LONGEST (1 << 20)
 
 extern char **environ;
@@ -59,30 +60,13 @@ static int hears(int patience) {
     }
 }
 
-/* The first 8 bytes, and with them our descriptors. */
-static int sends_head(uint32_t length) {
-    unsigned char head[8] = {'C', 'N', 'I', '1', length, length >> 8, length >> 16, length >> 24};
-    union {
-        struct cmsghdr header;
-        char space[CMSG_SPACE(3 * sizeof(int))];
-    } control;
-    int fds[3] = {0, 1, 2};
-    struct iovec part = {head, sizeof head};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    memset(&control, 0, sizeof control);
-    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(sizeof fds);
-    memcpy(CMSG_DATA(rights), fds, sizeof fds);
-    return sendmsg(server, &message, MSG_NOSIGNAL) == (ssize_t)sizeof head;
-}
-
 /* Whether the server has taken the call in, so that a "G" has it run. */
 static int taken(const char *build, const char *path, const char *plugin) {
-    static char body[LONGEST];
-    size_t length = 0;
+    static char text[HEAD + LONGEST];
+    size_t length = HEAD;
     struct sockaddr_un where = {.sun_family = AF_UNIX};
+    struct ucred peer;
+    socklen_t size = sizeof peer;
     const char *texts[2] = {build, plugin};
 
     for (int i = 0; i < 3; i++) /* descriptors that our caller left closed cannot be handed on */
@@ -91,19 +75,40 @@ static int taken(const char *build, const char *path, const char *plugin) {
     strcpy(where.sun_path, path);
     for (int i = 0; i < 2; i++) {
         size_t n = strlen(texts[i]) + 1;
-        if (length + n > LONGEST) return 0;
-        memcpy(body + length, texts[i], n);
+        if (length + n > sizeof text) return 0;
+        memcpy(text + length, texts[i], n);
         length += n;
     }
     for (char **variable = environ; *variable; variable++) {
         size_t n = strlen(*variable) + 1;
-        if (length + n > LONGEST) return 0;
-        memcpy(body + length, *variable, n);
+        if (length + n > sizeof text) return 0;
+        memcpy(text + length, *variable, n);
         length += n;
     }
+    uint32_t rest = length - HEAD;
+    memcpy(text, (unsigned char[HEAD]){'C', 'N', 'I', '1', rest, rest >> 8, rest >> 16, rest >> 24}, HEAD);
     server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    return server >= 0 && connect(server, (struct sockaddr *)&where, sizeof where) == 0 && sends_head(length) &&
-           sends(body, length) && hears(PATIENCE) == 'A';
+    if (server < 0 || connect(server, (struct sockaddr *)&where, sizeof where) < 0) return 0;
+    if (getsockopt(server, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || (peer.uid && peer.uid != geteuid())) return 0;
+    return sends(text, length) && hears(PATIENCE) == 'A';
+}
+
+/* "G", and with it our descriptors: not before, for nobody must hold them while we turn away. */
+static int goes(void) {
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(3 * sizeof(int))];
+    } control;
+    int fds[3] = {0, 1, 2};
+    struct iovec part = {"G", 1};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    memset(&control, 0, sizeof control);
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(sizeof fds);
+    memcpy(CMSG_DATA(rights), fds, sizeof fds);
+    return sendmsg(server, &message, MSG_NOSIGNAL) == 1;
 }
 
 static int answer(int code, const char *text, const char *what) {
@@ -123,14 +128,16 @@ int main(int argc, char **argv) {
     int told = file && fscanf(file, "%63s %4095[^\n]", build, place) == 2;
     if (file) fclose(file);
     const char *other = getenv("IPCNI_SOCKET");
-    struct sigaction act = {.sa_handler = hang_up};
+    struct sigaction act = {.sa_handler = hang_up}, usual = {.sa_handler = SIG_DFL};
     sigaction(SIGTERM, &act, NULL);
     sigaction(SIGINT, &act, NULL);
     /* Words behind the name, as in `dhcp daemon`, are no call. */
-    if (argc == 1 && told && taken(build, other ? other : place, plugin) && sends("G", 1)) {
+    if (argc == 1 && told && taken(build, other ? other : place, plugin) && !told_to_end && goes()) {
         int status = hears(-1);
         return status >= 0 ? status : answer(11, "the ipcni server ended during the request", "`ipcni journal` has what it did; call DEL");
     }
+    sigaction(SIGTERM, &usual, NULL); /* from here on a signal ends us: one that only set a flag would be lost */
+    sigaction(SIGINT, &usual, NULL);
     if (told_to_end) return answer(11, "interrupted by a signal", "nothing was done");
     if (server >= 0) close(server);
     snprintf(path, sizeof path, "%s/.ipcni/%s", folder, plugin);

@@ -5,6 +5,7 @@ import gc
 import importlib
 import mmap
 import os
+import pathlib
 import pkgutil
 import select
 import signal
@@ -18,7 +19,7 @@ from ipcni.errors import CniError
 from ipcni.serve import wire
 from ipcni.serve.worker import Limits, Worker
 from ipcni.serve.worker import main as work
-from ipcni.shell import jinja, process
+from ipcni.shell import files, jinja, process
 
 _SLOT = struct.Struct("dQ")  # since when a worker is busy (0: it is not), and how many requests it has begun
 _GRACE = 15  # seconds to undo in, before a worker that hangs is killed
@@ -31,13 +32,20 @@ def listen(path: str, queue: int, env: Mapping[str, str]) -> socket.socket:
         handed = socket.socket(fileno=_FIRST_FD)
         handed.setblocking(False)
         return handed
-    folder = os.path.dirname(path)
+    folder = os.path.dirname(os.path.abspath(path))
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        files.make_folders(os.path.dirname(folder))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        owned = os.stat(folder)
+        if owned.st_uid != os.geteuid() or owned.st_mode & 0o022:
+            raise CniError(
+                f"others may write to {folder}", details="who can put a socket there gets the calls; --socket says another place"
+            )
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         if _answers(path):
             raise CniError(f"a server is there already: {path}", details="--socket says another place")
-        with contextlib.suppress(FileNotFoundError):
+        if pathlib.Path(path).is_socket():  # and nothing else is ours to remove
             os.unlink(path)
         old = os.umask(0o177)
         try:
@@ -53,12 +61,16 @@ def listen(path: str, queue: int, env: Mapping[str, str]) -> socket.socket:
 
 
 def _answers(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
+    """Whether somebody listens; and not only workers which a server that was killed has left at their last call."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asked:
         try:
             asked.connect(path)
+        except BlockingIOError:  # its queue is full
+            return True
         except OSError:
             return False
-        return True
+        pid, _ = wire.peer(asked)
+        return not pid or os.path.exists(f"/proc/{pid}")  # 0: in other namespaces
 
 
 class Pool:
@@ -81,6 +93,8 @@ class Pool:
         """Serves until it is told to end, or nobody has wanted anything for long. True: start anew, as other code."""
         self._listener = listener
         _load_everything()
+        if wire.build() != self._build:  # an upgrade is under way: what was loaded may be of both
+            return self._again or not self._ending
         gc.collect()
         gc.freeze()
         quiet, seen = time.monotonic(), 0
@@ -103,8 +117,8 @@ class Pool:
 
     def _told(self, number: int, _frame: object) -> None:
         if number != signal.SIGCHLD:
+            self._again = number == signal.SIGHUP and self._again == self._ending  # who was told to end does not start anew
             self._ending = True
-            self._again = number == signal.SIGHUP
 
     def _read(self, slot: int) -> tuple[float, int]:
         since, count = _SLOT.unpack_from(self._board, slot * _SLOT.size)
@@ -120,7 +134,10 @@ class Pool:
         self._started[slot] = time.monotonic()
         _, count = self._read(slot)
         _SLOT.pack_into(self._board, slot * _SLOT.size, 0.0, count)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:  # for want of memory, or of processes: it is tried again
+            return
         if pid:
             self._slots[slot] = pid
             return
@@ -150,9 +167,11 @@ class Pool:
 
     def _finish(self) -> None:
         """Nobody new is served; who is being served is served to the end."""
-        if not self._again:  # else calls that wait are the next server's
-            self._listener.close()
         os.close(self._stop_write)
+        if not os.get_inheritable(
+            self._listener.fileno()
+        ):  # systemd's is the next server's; ours would be open till the last worker ends
+            self._listener.shutdown(socket.SHUT_RDWR)
         deadline = time.monotonic() + self._limits.seconds + _GRACE
         while any(self._slots) and time.monotonic() < deadline:
             self._reap()

@@ -1,36 +1,38 @@
 """What client and server say to each other on a unix stream socket; ipcni/native/client.c is the other side.
 
-    client  "CNI1", length of the rest (4 bytes, little endian), and with these 8 bytes its descriptors 0, 1 and 2;
-            then texts, each ended by NUL: build, plugin, and the variables of its environment as NAME=VALUE
+    client  "CNI1", length of the rest (4 bytes, little endian), and texts, each ended by NUL: build, plugin, and the
+            variables of its environment as NAME=VALUE
     server  "A": it has read that, and would run it   (or "R": it would not; the client runs the plugin itself)
-    client  "G": do                                   (or it hangs up, and nothing happens)
+    client  "G": do, and with that byte its descriptors 0, 1 and 2    (or it hangs up, and nothing happens)
     server  one byte: the exit status; the answer has gone to the client's own descriptors
 
-Before its "G" a client can still turn away, after it never: so a request is run once, whoever dies.
+Before its "G" a client can still turn away, after it never: so a request is run once, whoever dies. Nor has anybody its descriptors
+before, in which a runtime that reads its stdout to the end would wait for a server that is busy.
 """
 
-import array
+import contextlib
 import hashlib
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from importlib import resources
 
 import msgspec
 
 MAGIC, ACCEPTED, REFUSED, GO = b"CNI1", b"A", b"R", b"G"
+SOCKET = "serve/sock"  # in run_dir; its folder is root's alone, which run_dir is not
 LONGEST = 1 << 20  # bytes of a request
 _HEAD = struct.Struct("<4sI")
 _FDS = 3
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One call of a plugin: `fds` are the client's stdin, stdout and stderr."""
+    """One call of a plugin."""
 
     build: str
     plugin: str
     env: dict[str, str]
-    fds: tuple[int, ...]
 
 
 def build() -> str:
@@ -50,37 +52,33 @@ def build() -> str:
 
 def receive(conn: socket.socket) -> Call:
     """Reads a request. Raises ValueError for what is none, OSError for a client that is gone or too slow."""
-    head, fds = _head(conn)
-    try:
-        magic, length = _HEAD.unpack(head)
-        if magic != MAGIC or length > LONGEST or len(fds) != _FDS:
-            raise ValueError("no request")
-        data = bytearray()
-        while len(data) < length:
-            part = conn.recv(length - len(data))
-            if not part:
-                raise ValueError("half a request")
-            data += part
-        build, plugin, *pairs = (os.fsdecode(text) for text in bytes(data).split(b"\0")[:-1])
-        env = {name: value for name, equals, value in (pair.partition("=") for pair in pairs) if equals}
-        return Call(build, plugin, env, tuple(fds))
-    except BaseException:
-        for fd in fds:
-            os.close(fd)
-        raise
-
-
-def _head(conn: socket.socket) -> tuple[bytes, list[int]]:
-    fds = array.array("i")
-    data, ancillary, _, _ = conn.recvmsg(_HEAD.size, socket.CMSG_SPACE(_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC)
-    for level, kind, body in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(body[: len(body) - len(body) % fds.itemsize])
-    if len(data) < _HEAD.size:
-        for fd in fds:
-            os.close(fd)
+    magic, length = _HEAD.unpack(_read(conn, _HEAD.size))
+    if magic != MAGIC or length > LONGEST:
         raise ValueError("no request")
-    return data, list(fds)
+    build, plugin, *pairs = (os.fsdecode(text) for text in _read(conn, length).split(b"\0")[:-1])
+    env = {name: value for name, equals, value in (pair.partition("=") for pair in pairs) if equals}
+    return Call(build, plugin, env)
+
+
+def _read(conn: socket.socket, length: int) -> bytes:
+    data = bytearray()
+    while len(data) < length:
+        part = conn.recv(length - len(data))
+        if not part:
+            raise ValueError("half a request")
+        data += part
+    return bytes(data)
+
+
+@contextlib.contextmanager
+def told_to_go(conn: socket.socket) -> Iterator[list[int]]:
+    """The client's stdin, stdout and stderr, open until the end of the body; none where it turns away. Raises OSError, as `receive` does."""
+    word, fds, _, _ = socket.recv_fds(conn, len(GO), _FDS, socket.MSG_CMSG_CLOEXEC)
+    try:
+        yield fds if word == GO and len(fds) == _FDS else []
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 def peer(conn: socket.socket) -> tuple[int, int]:

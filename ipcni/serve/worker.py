@@ -39,7 +39,7 @@ class Worker:
     def __init__(self, listener: socket.socket, stop: int, limits: Limits, build: str, busy: Callable[[bool], None]) -> None:
         self._listener, self._stop, self._limits, self._build, self._busy = listener, stop, limits, build, busy
         self._shell = Shell(warm=True)
-        self._here = [os.stat(f"/proc/self/ns/{kind}") for kind in ("net", "mnt")]
+        self._here = _place("self")
 
     def run(self) -> None:
         """Serves until the server ends or this worker has had enough."""
@@ -79,14 +79,12 @@ class Worker:
                     conn.sendall(wire.REFUSED)
                     return
                 conn.sendall(wire.ACCEPTED)
-                if conn.recv(1) == wire.GO:
-                    status = self._perform(conn, call)
-                    conn.sendall(bytes([status]))
+                with wire.told_to_go(conn) as fds:
+                    if fds:
+                        conn.sendall(bytes([self._perform(conn, call, fds)]))
         finally:
             os.chdir("/")
             self._busy(False)
-            for fd in call.fds:
-                os.close(fd)
 
     def _may(self, conn: socket.socket, call: wire.Call) -> bool:
         """Only for root's processes that are where we are, and whose plugins are of this very code."""
@@ -94,13 +92,13 @@ class Worker:
         if uid != os.geteuid() or call.build != self._build:
             return False
         try:
-            there = [os.stat(f"/proc/{pid}/ns/{kind}") for kind in ("net", "mnt")]
+            there = _place(pid)
             os.chdir(f"/proc/{pid}/cwd")
         except OSError:
             return False
         return all(os.path.samestat(mine, other) for mine, other in zip(self._here, there, strict=True))
 
-    def _perform(self, conn: socket.socket, call: wire.Call) -> int:
+    def _perform(self, conn: socket.socket, call: wire.Call, fds: list[int]) -> int:
         """What the plugin would do as a process of its own. A client that hangs up, or time that is up, is its SIGTERM."""
 
         def stop(number: int, _frame: object) -> None:
@@ -112,7 +110,7 @@ class Worker:
         answer = None
         with signals.undisturbed() as before:
             ours = os.dup(2)
-            os.dup2(call.fds[2], 2)  # another suite's plugin may have something to say
+            os.dup2(fds[2], 2)  # another suite's plugin may have something to say
             try:
                 signal.signal(signal.SIGALRM, stop)
                 signal.signal(signal.SIGIO, stop)
@@ -124,7 +122,7 @@ class Worker:
                     answer = skel.handle(
                         call.plugin,
                         call.env,
-                        lambda: entry.read(call.fds[0]),
+                        lambda: entry.read(fds[0]),
                         lambda settings, env: Runner(settings, env, self._shell),
                     )
             except Interrupted:
@@ -133,13 +131,18 @@ class Worker:
                 signals.enough()
                 os.dup2(ours, 2)
                 os.close(ours)
-        return entry.tell(answer, call.fds[1], call.fds[2])
+        return entry.tell(answer, fds[1], fds[2])
 
     @staticmethod
     def _hung_up(conn: socket.socket) -> bool:
         asked = select.poll()
         asked.register(conn, select.POLLRDHUP)
         return bool(asked.poll(0))
+
+
+def _place(pid: int | str) -> list[os.stat_result]:
+    """What a process's paths and links are those of."""
+    return [os.stat(f"/proc/{pid}/{what}") for what in ("ns/net", "ns/mnt", "root")]
 
 
 def _tell_of(conn: socket.socket) -> None:

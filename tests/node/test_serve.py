@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -120,6 +121,18 @@ def wait(condition: Any, seconds: float = 10) -> bool:
     return True
 
 
+def test_its_usual_place(node: Node, programs: pathlib.Path) -> None:
+    """Is root's alone also where a plugin was there first; and it is where `ipcni install` has told the programs to look."""
+    conf = network(node)
+    node.call("ADD", conf, node.pod(), env={"IPCNI_SOCKET": "/none"}).ok()
+    server = Server(node, programs, prefix=["env"], path=node.folder / "run" / wire.SOCKET)
+    assert (programs / install.BEHIND / "serve").read_text() == f"{wire.build()} /run/ipcni/{wire.SOCKET}\n"
+    assert f"ListenStream=/run/ipcni/{wire.SOCKET}\n" in (ROOT / "systemd" / "ipcni.socket").read_text()
+    assert server.path.stat().st_mode & 0o777 == 0o600
+    assert server.path.parent.stat().st_mode & 0o777 == 0o700
+    server.end()
+
+
 @pytest.fixture
 def server(node: Node, programs: pathlib.Path) -> Iterator[Server]:
     made = Server(node, programs, "--workers", "2")
@@ -160,7 +173,7 @@ def test_without_a_server_the_plugin_runs(server: Server) -> None:
 
 
 def test_refused_calls_are_run_by_the_plugin(server: Server, alone: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """Other code, other namespaces, a closed descriptor: the plugin itself runs, and without it nobody does."""
+    """Other code, other namespaces, another root, a closed descriptor: the plugin itself runs, and without it nobody does."""
     other = tmp_path / "other"
     shutil.copytree(alone, other)
     place = (other / install.BEHIND / "serve").read_text().split(" ", 1)[1]
@@ -170,6 +183,13 @@ def test_refused_calls_are_run_by_the_plugin(server: Server, alone: pathlib.Path
     assert server.call("ADD", conf, pod).error()["msg"] == "cannot run the plugin"
     elsewhere = server.node.call("ADD", conf, pod, bin_dir=alone, env={"IPCNI_SOCKET": str(server.path)})
     assert elsewhere.error()["msg"] == "cannot run the plugin"
+    root = tmp_path / "root"
+    for source, target in (("/proc", root / "proc"), (tmp_path, root / str(tmp_path)[1:])):
+        target.mkdir(parents=True)
+        run("nsenter", "-t", str(server.process.pid), "-m", "mount", "--rbind", str(source), str(target))
+    argv = ["nsenter", "-t", str(server.process.pid), "-n", "-m", "chroot", str(root), str(alone / "bridge")]
+    env = {**server.node.env, "CNI_COMMAND": "STATUS", "CNI_PATH": str(BIN), "IPCNI_SOCKET": str(server.path)}
+    assert "cannot run the plugin" in run(*argv, env=env, input=json.dumps(conf), check=False).stdout
     assert not server.node.journal()
     server.programs = alone
     server.call("ADD", conf, pod).ok()
@@ -218,6 +238,27 @@ def test_a_worker_that_is_killed(server: Server, tmp_path: pathlib.Path) -> None
     assert remains(server.node) == {}
 
 
+def test_no_worker_can_be_started(node: Node, programs: pathlib.Path, alone: pathlib.Path) -> None:
+    """For now: the server stays."""
+    code = """
+import errno, os, sys
+fork, failures = os.fork, [errno.EAGAIN, errno.ENOMEM]
+def failing():
+    if failures:
+        raise OSError(failures.pop(), "")
+    return fork()
+os.fork = failing
+from ipcni.commands import main
+main(sys.argv[2:])
+"""
+    python = [str(BIN / ".venv" / "bin" / "python3"), "-I", "-c", code]
+    server = Server(node, programs, "--workers", "1", prefix=python, path=node.folder / "run" / wire.SOCKET)
+    assert wait(server.workers)
+    server.programs = alone
+    server.call("ADD", network(node), node.pod()).ok()
+    assert server.end() == 0
+
+
 def test_a_request_that_takes_too_long(node: Node, programs: pathlib.Path, tmp_path: pathlib.Path) -> None:
     server = Server(node, programs, "--workers", "1", "--timeout", "1")
     env = tools(tmp_path / "tools", ip=SLOW.format(when="-batch", seconds=20))
@@ -226,6 +267,33 @@ def test_a_request_that_takes_too_long(node: Node, programs: pathlib.Path, tmp_p
     assert time.monotonic() - began < 10
     assert remains(node) == {}
     server.end()
+
+
+def test_a_request_without_end(server: Server) -> None:
+    """Needs no more memory than one that has one."""
+    argv = [
+        "nsenter",
+        "-t",
+        str(server.process.pid),
+        "-n",
+        "-m",
+        "sh",
+        "-c",
+        'head -c 100M /dev/zero | "$0"',
+        str(server.programs / "bridge"),
+    ]
+    env = {**server.node.env, "CNI_COMMAND": "STATUS", "CNI_PATH": str(BIN), "IPCNI_SOCKET": str(server.path)}
+    assert wait(lambda: len(server.workers()) == 2)
+    workers = server.workers()
+    answer = json.loads(run(*argv, env=env, check=False).stdout)
+    assert (answer["code"], answer["msg"]) == (5, "error reading from stdin: File too large")
+    peaks = [
+        int(line.split()[1])
+        for pid in workers
+        for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
+    assert max(peaks) < 64 << 10
 
 
 def test_a_request_that_hangs(node: Node, programs: pathlib.Path, alone: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -301,6 +369,19 @@ def test_more_calls_than_places(node: Node, programs: pathlib.Path, tmp_path: pa
     server.end()
 
 
+def test_who_turned_away_waits_for_nobody(node: Node, programs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """A runtime reads the answer to the end of the pipe: a server that comes to the call later must not have it open."""
+    server = Server(node, programs, "--workers", "1")
+    slow = tools(tmp_path / "tools", ip=SLOW.format(when="-batch", seconds=30))
+    first = server.start("ADD", network(node), node.pod(), container="first", env=slow)
+    assert wait((tmp_path / "tools" / "started").exists)
+    server.call("ADD", network(node, bridge="br2"), node.pod(), container="second").ok()
+    assert first.poll() is None
+    first.terminate()
+    node.wait(first)
+    server.end()
+
+
 def test_the_server_finishes_what_runs(server: Server, tmp_path: pathlib.Path) -> None:
     env = tools(tmp_path / "tools", ip=SLOW.format(when="-batch", seconds=1))
     conf, pod = network(server.node), server.node.pod()
@@ -308,6 +389,23 @@ def test_the_server_finishes_what_runs(server: Server, tmp_path: pathlib.Path) -
     assert wait((tmp_path / "tools" / "started").exists)
     assert server.end() == 0
     server.node.wait(client).ok()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_nobody_waits_for_a_server_that_ends(server: Server, tmp_path: pathlib.Path, number: int) -> None:
+    """While the last call is finished others run by themselves at once; whoever was told to end does so, whatever comes next."""
+    env = tools(tmp_path / "tools", ip=SLOW.format(when="-batch", seconds=8))
+    client = server.start("ADD", network(server.node), server.node.pod(), env=env)
+    assert wait((tmp_path / "tools" / "started").exists)
+    server.process.send_signal(number)
+    assert wait(lambda: not server.answers(), 3)
+    assert client.poll() is None
+    server.process.send_signal(signal.SIGHUP)
+    server.node.wait(client).ok()
+    if number == signal.SIGTERM:
+        assert server.process.wait(10) == 0
+    else:
+        assert wait(server.answers)
 
 
 def test_a_new_server_in_its_place(server: Server, alone: pathlib.Path) -> None:
@@ -321,10 +419,74 @@ def test_a_new_server_in_its_place(server: Server, alone: pathlib.Path) -> None:
     server.call("ADD", network(server.node), server.node.pod()).ok()
 
 
+def test_an_upgrade_while_it_loads(node: Node, programs: pathlib.Path, alone: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """What it has may be of both: it starts anew."""
+    script = tmp_path / "script"
+    script.write_text(f"""
+import os, sys
+sys.path.insert(0, {str(ROOT)!r})
+from ipcni.serve import wire
+build = wire.build
+def changing():
+    wire.build = build
+    return "of before"
+if not os.path.exists(sys.argv[0] + "-started"):
+    open(sys.argv[0] + "-started", "w").close()
+    wire.build = changing
+from ipcni.commands import main
+main(sys.argv[2:])
+""")
+    prefix = [str(BIN / ".venv" / "bin" / "python3"), "-I", str(script)]
+    server = Server(node, programs, "--workers", "1", prefix=prefix, path=node.folder / "run" / wire.SOCKET)
+    server.programs = alone
+    assert wait(server.workers)
+    assert wait(server.answers)
+    server.call("ADD", network(node), node.pod()).ok()
+    assert server.end() == 0
+
+
+@pytest.mark.parametrize("option", ["--timeout=-1", "--timeout=0", "--idle-exit=-1", "--memory=0"])
+def test_limits_that_no_call_could_keep(node: Node, option: str) -> None:
+    done = node.run(str(BIN / "ipcni"), "serve", "--socket", str(node.folder / "serve" / "sock"), option, check=False, timeout=10)
+    assert (done.returncode, "Invalid value for" in done.stderr) == (2, True)
+
+
 def test_a_second_server_is_refused(server: Server) -> None:
     done = server.node.run(str(BIN / "ipcni"), "serve", "--socket", str(server.path), check=False)
     assert done.returncode == 1
     assert done.stderr == f"ipcni: a server is there already: {server.path}; --socket says another place\n"
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"), [(0o700, "cannot listen at {}: Address already in use; "), (0o777, "others may write to {}; ")]
+)
+def test_a_place_that_is_not_its_own(node: Node, tmp_path: pathlib.Path, mode: int, said: str) -> None:
+    """A file that is no socket stays, and where others could put a socket of theirs nobody listens."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    folder.chmod(mode)
+    file = folder / "file"
+    file.write_text("precious")
+    done = node.run(str(BIN / "ipcni"), "serve", "--socket", str(file), check=False, timeout=10)
+    assert done.returncode == 1
+    assert done.stderr.startswith("ipcni: " + said.format(file if mode == 0o700 else folder))
+    assert file.read_text() == "precious"
+
+
+def test_a_server_that_was_killed(server: Server, alone: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The call that it was at is finished, and another server takes its place at once."""
+    env = tools(tmp_path / "tools", ip=SLOW.format(when="-batch", seconds=2))
+    client = server.start("ADD", network(server.node), server.node.pod(), env=env)
+    assert wait((tmp_path / "tools" / "started").exists)
+    before = server.path.stat().st_ctime_ns
+    server.end(signal.SIGKILL)
+    other = Server(server.node, alone, "--workers", "1", path=server.path)
+    assert wait(lambda: server.path.exists() and server.path.stat().st_ctime_ns != before)
+    assert wait(other.answers)
+    assert client.poll() is None
+    other.call("ADD", network(server.node, bridge="br2"), server.node.pod(), container="c2").ok()
+    server.node.wait(client).ok()
+    other.end()
 
 
 def test_nobody_asks_for_long(node: Node, programs: pathlib.Path) -> None:
@@ -363,6 +525,26 @@ def test_nobody_but_root_is_served(server: Server, alone: pathlib.Path, uid: int
     assert (done.stdout == "") is served
     assert ("cannot run the plugin" in done.stdout) is not served
     assert len(server.node.journal()) == served
+
+
+def test_a_server_of_somebody_else(node: Node, alone: pathlib.Path) -> None:
+    """Does not even hear of the call."""
+    serve = """
+import socket, sys
+listener = socket.create_server(sys.argv[1], family=socket.AF_UNIX)
+print("ready", flush=True)
+print(listener.accept()[0].recv(4096))
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        path = f"{folder}/sock"
+        argv = ["setpriv", "--reuid=65534", "--clear-groups", "/usr/bin/python3", "-c", serve, path]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as other:
+            assert other.stdout
+            assert other.stdout.readline() == b"ready\n"
+            answer = node.call("STATUS", network(node), bin_dir=alone, env={"IPCNI_SOCKET": path})
+            assert answer.error()["msg"] == "cannot run the plugin"
+            assert other.stdout.read() == b"b''\n"
 
 
 def test_systemd_is_told_when_it_serves(node: Node, programs: pathlib.Path, tmp_path: pathlib.Path) -> None:
