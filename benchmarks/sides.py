@@ -5,6 +5,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -68,6 +69,9 @@ class Side:
         folder.mkdir(parents=True)
         self.name, self.folder = name, folder
         self.node = Node(folder)
+        # On a node /run is in memory, as this is; leases and journal are on the disk.
+        self._run_dir = tempfile.TemporaryDirectory(prefix="ipcni-bench-", dir="/dev/shm")
+        self.node.env["IPCNI_RUN_DIR"] = self._run_dir.name
         self.node.run("ip", "link", "add", "mst", "type", "veth", "peer", "name", "far")
         for link in ("mst", "far"):
             self.node.run("ip", "link", "set", link, "up")
@@ -134,6 +138,7 @@ class Side:
         self._driver.stdin.close()
         self._driver.wait()
         self.node.delete()
+        self._run_dir.cleanup()
 
 
 def with_sides(folder: pathlib.Path, names: tuple[str, ...], act: Callable[[list[Side]], Any]) -> Any:
