@@ -173,28 +173,15 @@ def delete(req: Request, host: Host) -> None:
     with host.locked(names.lock("bridge", req.attachment)):
         problems: list[CniError] = []
         rest = ipam.release_by_link(req, host, conf.ipam.type, problems)
-        problems += _remove(req, host, conf)
-        ipam.release(req, host, rest, problems)
+        beside = ipam.beside(req, rest)
+        problems += _remove(req, host, conf, beside)
+        ipam.release(req, host, "" if beside else rest, problems)
 
 
-def _remove(req: Request, host: Host, conf: Conf) -> list[CniError]:
-    """All that is there of an attachment but its lease, and what of that could not be removed."""
-    there = bool(req.netns_path) and host.facts.netns_there(req.netns)
-    known = veth.addresses(req, host, there=there) if conf.ip_masq else ()
-    unplug = veth.unplug(req, host, there=there)
-    left: list[object] = []
-    if conf.macspoofchk:
-        left += host.do(macspoof.delete(host, req.attachment), keep_going=True)
-    if conf.ip_masq:
-        with host.beside(lambda other: left.extend(masquerade.remove(other, req.attachment, known))):
-            problems: list[CniError] = list(host.do(unplug, keep_going=True))
-        left += host.facts.unknown
-    else:
-        problems = list(host.do(unplug, keep_going=True))
-    host.residue(left)
-    if not problems and not left:
-        host.do(notes.drop(req, host), keep_going=True)
-    return problems
+def _remove(req: Request, host: Host, conf: Conf, plugin: str = "") -> list[CniError]:
+    """All that is there of an attachment, the lease where `plugin`, its IPAM, can go beside; and what of that could not be removed."""
+    left = host.do(macspoof.delete(host, req.attachment), keep_going=True) if conf.macspoofchk else ()
+    return veth.remove(req, host, masqueraded=conf.ip_masq, plugin=plugin, left=left)
 
 
 def check(req: Request, host: Host) -> None:

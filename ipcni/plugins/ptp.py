@@ -138,26 +138,9 @@ def delete(req: Request, host: Host) -> None:
     """
     conf = req.config(Conf)
     with host.locked(names.lock("ptp", req.attachment)):
-        problems = _remove(req, host, conf)
-        ipam.release(req, host, conf.ipam.type, problems)
-
-
-def _remove(req: Request, host: Host, conf: Conf) -> list[CniError]:
-    """All that is there of an attachment but its lease, and what of that could not be removed."""
-    there = bool(req.netns_path) and host.facts.netns_there(req.netns)
-    known = veth.addresses(req, host, there=there) if conf.ip_masq else ()
-    unplug = veth.unplug(req, host, there=there)
-    left: list[object] = []
-    if conf.ip_masq:
-        with host.beside(lambda other: left.extend(masquerade.remove(other, req.attachment, known))):
-            problems: list[CniError] = list(host.do(unplug, keep_going=True))
-        left += host.facts.unknown
-        host.residue(left)
-    else:
-        problems = list(host.do(unplug, keep_going=True))
-    if not problems and not left:
-        host.do(notes.drop(req, host), keep_going=True)
-    return problems
+        beside = ipam.beside(req, conf.ipam.type)
+        problems = veth.remove(req, host, masqueraded=conf.ip_masq, plugin=beside)
+        ipam.release(req, host, "" if beside else conf.ipam.type, problems)
 
 
 def check(req: Request, host: Host) -> None:
@@ -195,7 +178,7 @@ def gc(req: Request, host: Host) -> None:
     problems: list[CniError] = []
     for each in notes.stale(req, host, valid) if valid is not None else ():
         with host.locked(names.lock("ptp", each.attachment)):
-            problems += _remove(each, host, conf)
+            problems += veth.remove(each, host, masqueraded=conf.ip_masq)
     if valid is not None:
         problems += host.do(masquerade.gc(host, req.network, valid), keep_going=True)
     ipam.release(req, host, conf.ipam.type, problems)
