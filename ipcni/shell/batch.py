@@ -105,11 +105,18 @@ def _coalesced(plan: Plan) -> Iterator[Batch]:
 def _batch(kind: tuple[object, ...], steps: list[Step]) -> Batch:
     name = str(kind[0])
     if len(steps) == 1 and name in ("ip", "tc", "bridge", "iptables", "nft"):
-        # Nothing to join: the very command that is printed. Whether a link is up is a setting like those of sysctl.
-        name = (
-            "file" if steps[0].argv[:4] == ("ip", "link", "set", "dev") and steps[0].argv[5:] in (("up",), ("down",)) else "exec"
-        )
+        name = "file" if _setting(steps[0].argv) else "exec"  # nothing to join: the very command that is printed
     return Batch(name, tuple(steps))
+
+
+def _setting(argv: tuple[str, ...]) -> bool:
+    """Whether a command only sets what a link has one of, as sysctl does: that it is up, or its MTU."""
+    match argv:
+        case ("ip", "link", "set", "dev", _, "up" | "down"):
+            return True
+        case ("ip", "link", "set", "dev", _, "mtu", number):
+            return number.isdecimal() and len(number) < 10
+    return False
 
 
 def _restore_lines(steps: Plan) -> Iterator[str]:

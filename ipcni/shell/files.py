@@ -1,5 +1,5 @@
-"""The few commands on files (printf > FILE, mkdir, rm, mv, sync, cat) and on settings of the kernel (sysctl; a link's being up), done by
-system calls instead of processes."""
+"""The few commands on files (printf > FILE, mkdir, rm, mv, sync, cat) and on settings of the kernel (sysctl; a link's being up, or its MTU), done
+by system calls instead of processes."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ import time
 
 from ipcni.model import Done, Step
 
-_GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 0x1  # SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP
+_GET_FLAGS, _SET_FLAGS, _SET_MTU, _UP = 0x8913, 0x8914, 0x8922, 0x1  # SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFMTU, IFF_UP
 
 
 def perform(step: Step) -> Done:
@@ -156,12 +156,17 @@ def _sysctl(step: Step) -> str:
 
 
 def _ip(step: Step) -> str:
-    """ip link set dev LINK up (or down), in the namespace of this thread (netdevice(7))"""
-    link, up = os.fsencode(step.argv[4]), step.argv[5] == "up"
+    """ip link set dev LINK up (or down, or mtu NUMBER), in the namespace of this thread (netdevice(7))"""
+    link = os.fsencode(step.argv[4])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as kernel:
         try:
-            flags = struct.unpack_from("H", fcntl.ioctl(kernel, _GET_FLAGS, struct.pack("16s24x", link)), 16)[0]
-            fcntl.ioctl(kernel, _SET_FLAGS, struct.pack("16sH22x", link, flags | _UP if up else flags & ~_UP))
+            if step.argv[5] == "mtu":
+                fcntl.ioctl(kernel, _SET_MTU, struct.pack("16si20x", link, int(step.argv[6])))
+            else:
+                flags = struct.unpack_from("H", fcntl.ioctl(kernel, _GET_FLAGS, struct.pack("16s24x", link)), 16)[0]
+                fcntl.ioctl(
+                    kernel, _SET_FLAGS, struct.pack("16sH22x", link, flags | _UP if step.argv[5] == "up" else flags & ~_UP)
+                )
         except OSError as problem:
             problem.filename = step.argv[4]
             raise
