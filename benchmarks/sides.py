@@ -52,7 +52,7 @@ def chains(node: Node, folder: pathlib.Path, *, go: bool) -> dict[str, Chain]:
     firewall = {**base, "type": "firewall"}
     return {
         "loopback": [{**base, "type": "loopback"}],
-        "host-local": [{**base, "type": "host-local", "ipam": {**ipam, "subnet": "10.9.0.0/16"}}],
+        "host-local, 250 leases": [{**base, "type": "host-local", "ipam": {**ipam, "subnet": "10.9.0.0/16"}}],
         "bridge": [bridge],
         "bridge + ipMasq": [{**bridge, "ipMasq": True}],
         "ptp + ipMasq": [{**base, "type": "ptp", "ipMasq": True, "ipam": {**ipam, "subnet": "10.9.0.0/16"}}],
@@ -75,7 +75,7 @@ class Side:
         self.node.run("ip", "link", "add", "mst", "type", "veth", "peer", "name", "far")
         for link in ("mst", "far"):
             self.node.run("ip", "link", "set", link, "up")
-        self.bin_dir = GO if name == "Go" else BIN
+        self.bin_dir = GO
         self.chains = chains(self.node, folder, go=name == "Go")
         self._numbers = itertools.count()
         self._answers: dict[int, Any] = {}
@@ -83,11 +83,12 @@ class Side:
         argv = ["ip", "netns", "exec", self.node.name, sys.executable, str(pathlib.Path(__file__).parent / "driver.py")]
         self._driver = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self._listen, daemon=True).start()
-        if name == "warm":
+        if name != "Go":
             self.bin_dir = folder / "bin"
             install.install(str(self.bin_dir))
             socket = str(folder / "serve.sock")
             self.node.env["IPCNI_SOCKET"] = socket
+        if name == "warm":
             self.ask("serve", {"argv": [str(BIN / "ipcni"), "serve", "--socket", socket], "env": self.node.env, "socket": socket})
 
     def _listen(self) -> None:

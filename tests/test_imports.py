@@ -64,6 +64,14 @@ def test_a_plugin(tmp_path: pathlib.Path, plugin: str, verb: str, without: set[s
     assert found & (without | {"click", "ipcni.commands", "ipcni.explain", "ipcni.serve"}) == set()
 
 
+def test_what_sh_takes_along(tmp_path: pathlib.Path) -> None:
+    """No TLS, unless somebody has it already; and whoever wants it afterwards gets it."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); {}from ipcni.shell import process; process.load(); {}open(sys.argv[2], 'w').write(' '.join(sys.modules))"
+    assert "ssl" not in imported(tmp_path, code.format("", ""))
+    assert "ssl" in imported(tmp_path, code.format("", "import ssl; "))
+    assert "ssl" in imported(tmp_path, code.format("import ssl; ", ""))
+
+
 @pytest.mark.parametrize("args", [["explain", "--help"], ["journal", "--help"]])
 def test_a_command(tmp_path: pathlib.Path, args: list[str]) -> None:
     found = imported(tmp_path, COMMAND, *args)

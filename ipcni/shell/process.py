@@ -4,9 +4,10 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -28,9 +29,22 @@ ANY_STATUS = tuple(range(-64, 256))
 
 def load() -> ModuleType:
     """`sh`, which is imported the first time; not by halves, for undoing needs it, too."""
-    with undisturbed():
+    with undisturbed(), _without("ssl"):
         import sh
     return sh
+
+
+@contextlib.contextmanager
+def _without(name: str) -> Iterator[None]:
+    """Has a module count as not installed where it isn't imported yet: `sh` imports asyncio, which takes TLS along if there is any, for 5 ms."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # importlib's own word for that
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def search_path(env: Mapping[str, str]) -> str:
