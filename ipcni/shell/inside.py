@@ -1,32 +1,42 @@
-"""Work in a pod's namespace without starting a program: a thread goes there, for namespaces are threads' (setns(2), decision 0007)."""
+"""Work in a pod's namespace without starting a program: this thread, and no other, goes there and comes back (setns(2), decision 0007)."""
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from ipcni.model import Netns
-from ipcni.shell.threads import meanwhile
+from ipcni.shell.signals import undisturbed
 
 _CLONE_NEWNET = 0x40000000
 T = TypeVar("T")
 
 
 def inside(netns: Netns, act: Callable[[], T]) -> T:
-    """What `act` returns there; /proc/sys/net is the namespace's then. Raises OSError, of `act` too, and where there is no such namespace."""
-    found: list[T] = []
+    """What `act` returns there; /proc/sys/net is the namespace's then. Raises OSError, of `act` too, and where there is no such namespace.
 
-    def work() -> None:
-        fd = os.open(netns.path, os.O_RDONLY | os.O_CLOEXEC)
+    `act` starts no program. Signals wait until we are back.
+    """
+    with undisturbed(), _opened("/proc/thread-self/ns/net") as here, _opened(netns.path) as there:
+        _enter(there, netns.path)
         try:
-            _enter(fd, netns.path)
+            return act()
         finally:
-            os.close(fd)
-        found.append(act())
+            try:
+                _enter(here, "/proc/thread-self/ns/net")
+            except OSError:  # whatever came next would be done to the pod
+                os.kill(os.getpid(), signal.SIGKILL)
 
-    with meanwhile(work):
-        pass
-    return found[0]
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _enter(fd: int, path: str) -> None:
