@@ -40,7 +40,7 @@ def disturbed(before: Mask) -> Iterator[None]:
 
 def heed() -> None:
     """In a program that is about to start: signals do what they usually do, whatever we do with ours."""
-    for number in TOLD_TO_STOP:
+    for number in (*TOLD_TO_STOP, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, TOLD_TO_STOP)
 

@@ -359,6 +359,10 @@ MORE = {
     "bridge, dad": 2,  # an address is waited for, and then looked at: nobody can use one that the kernel has refused
     "ptp, dual stack, ipMasq": 2,
     "macvlan": 3,  # the same, and a name that the link can only have in the pod
+    **dict.fromkeys(
+        ("bridge and portmap", "bridge and portmap, conditions", "bridge and firewall, isolated", "flannel and portmap"),
+        2,  # a look at the shared rules for each family, beside its transaction; and one conntrack a family
+    ),
     "bridge and portmap by nft": 1,  # one transaction and one conntrack a family
     "host-device": 5,  # the node's link and its routes, by family: DEL gives them back; and the waiting
     "host-device, dns": 2,

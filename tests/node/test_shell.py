@@ -62,13 +62,15 @@ def wait(condition: Callable[[], bool]) -> bool:
 
 def test_commands_heed_signals_that_we_ignore(shell: Shell) -> None:
     """As a worker of `ipcni serve` does, and a plugin that is undoing."""
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ours = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in ours]
     try:
         said = shell.run(("grep", "-E", "SigIgn|SigBlk", "/proc/self/status"), "", ENTRY_PATH, 10, set()).out
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(ours, before, strict=True):
+            signal.signal(number, handler)
     for line in said.splitlines():
-        assert not int(line.split()[1], 16) & 1 << signal.SIGTERM - 1, said
+        assert not any(int(line.split()[1], 16) & 1 << number - 1 for number in ours), said
     assert said.count("\n") == 2
 
 
