@@ -17,8 +17,12 @@ from ipcni.runtime.conf import NetworkList
 from ipcni.shell import show
 from ipcni.shell.show import Block, Printer
 
-VERBS = ("ADD", "DEL", "CHECK")
+VERBS = ("ADD", "DEL", "CHECK", "GC")
 Json = dict[str, Any]
+_NOTHING = {
+    "DEL": "Nothing to run: nothing of this attachment is here.",
+    "GC": "Nothing to run: nothing is here of attachments that are no more (and without --valid none is taken for such).",
+}
 
 
 def split(words: tuple[str, ...]) -> tuple[str, str]:
@@ -27,7 +31,7 @@ def split(words: tuple[str, ...]) -> tuple[str, str]:
     if words and words[0].upper() in VERBS:
         verb, words = words[0].upper(), words[1:]
     if len(words) > 1:
-        raise CniError(f"too much: {' '.join(words[1:])}", details="ipcni explain [ADD|DEL|CHECK] [CONFLIST|CONF|NETWORK|-]")
+        raise CniError(f"too much: {' '.join(words[1:])}", details="ipcni explain [ADD|DEL|CHECK|GC] [CONFLIST|CONF|NETWORK|-]")
     return verb, words[0] if words else ""
 
 
@@ -51,8 +55,9 @@ class Source(Protocol):
 class Listed:
     """A configuration list, called as a runtime calls it."""
 
-    def __init__(self, path: str, net: NetworkList, cache_dir: str) -> None:
-        self._net = net
+    def __init__(self, path: str, net: NetworkList, cache_dir: str, valid: runtime.Valid = msgspec.UNSET) -> None:
+        """`valid` is what GC leaves alone."""
+        self._net, self._valid = net, valid
         self._cache = Cache(cache_dir)
         types = ", ".join(str(plugin["type"]) for plugin in net.plugins)
         self.title = f"network {net.name} ({types}; {path})"
@@ -62,6 +67,8 @@ class Listed:
         return indexes[::-1] if verb == "DEL" else indexes
 
     def stdin(self, index: int, verb: str, answer: Json | None, at: Attachment) -> bytes:
+        if verb == "GC":
+            return config.dump(config.in_order(runtime.request_for(self._net, index, None, {}, self._valid)))
         if verb != "ADD":
             with contextlib.suppress(CniError) if verb == "DEL" else contextlib.nullcontext():  # DEL needs no result
                 answer = runtime.cached_result(self._cache, self._net, at)
@@ -97,12 +104,12 @@ class Told(msgspec.Struct, frozen=True):
         """All of it as a script or a page."""
         head = [
             f"{verb} for {source.title}",
-            f"container {at.container_id}, {at.ifname} in {at.netns}",
+            "all attachments but the valid ones" if verb == "GC" else f"container {at.container_id}, {at.ifname} in {at.netns}",
             f"explained by ipcni {__version__}",
         ]
         notes = [f"could not look: {' '.join(text.split())}; it counts as absent" for text in dict.fromkeys(self.unknown)]
         if not self._told(verb) and not self.failure:
-            notes.append("Nothing to run: nothing of this attachment is here." if verb == "DEL" else "Nothing to run.")
+            notes.append(_NOTHING.get(verb, "Nothing to run."))
         if form == "markdown":
             parts = [f"# {head[0]}\n\n{head[1]}; {head[2]}\n"]
             parts += [show.markdown(self._told(verb), undo=undo)]

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
+from msgspec import UNSET
 
 from ipcni.errors import CniError
 from ipcni.model import NAMED_NETNS
 from ipcni.protocol import config
 from ipcni.runtime import conf
-from ipcni.runtime.chain import Attachment
+from ipcni.runtime.chain import Attachment, Valid
 from ipcni.runtime.conf import NetworkList
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -124,7 +125,20 @@ def _object(text: str) -> dict[str, Any]:
     return found
 
 
-def valid_attachment(text: str) -> tuple[str, str]:
+valid = click.option(
+    "--valid",
+    multiple=True,
+    metavar="CONTAINER_ID/IFNAME",
+    help="GC: an attachment that is to stay; can be given many times.",
+)
+
+
+def listed(texts: tuple[str, ...]) -> Valid:
+    """What was given as --valid, as GC's list; no list where nothing was. Raises CniError."""
+    return tuple(map(_valid_attachment, texts)) or UNSET
+
+
+def _valid_attachment(text: str) -> tuple[str, str]:
     """Container id and interface from ID/IFNAME. Raises CniError."""
     container_id, _, ifname = text.partition("/")
     if not (container_id and ifname):

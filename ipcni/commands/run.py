@@ -3,7 +3,6 @@
 import os
 
 import click
-from msgspec import UNSET
 
 from ipcni import settings
 from ipcni.cli import options
@@ -23,12 +22,7 @@ VERBS = ["ADD", "CHECK", "DEL", "GC", "STATUS"]
 @options.network
 @click.argument("pod", required=False, default="", metavar="[NETNS]")
 @options.attachment
-@click.option(
-    "--valid",
-    multiple=True,
-    metavar="CONTAINER_ID/IFNAME",
-    help="GC: an attachment that is to stay; can be given many times.",
-)
+@options.valid
 @click.option("--cache-dir", default=CACHE_DIR, show_default=True, help="Where results are kept between ADD and DEL.")
 def command(
     verb: str, network: str, pod: str, valid: tuple[str, ...], cache_dir: str, conf_dir: str, cni_path: str, **attachment: str
@@ -51,6 +45,6 @@ def command(
         case "DEL":
             runtime.delete(net, at)
         case "GC":
-            runtime.gc(net, tuple(map(options.valid_attachment, valid)) or UNSET)
+            runtime.gc(net, options.listed(valid))
         case "STATUS":
             runtime.status(net)

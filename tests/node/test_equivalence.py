@@ -317,6 +317,39 @@ def test_the_joined_script_does_so_too(chain: str, node: Node, other_node: Node)
     compared(chain, ["--as-run"], node, other_node)
 
 
+GARBAGE = (
+    "bridge",
+    "ptp, dual stack, ipMasq",
+    "macvlan",
+    "bridge and portmap",
+    "bridge and portmap by nft",
+    "bridge and bandwidth",
+    "bridge and tuning",
+    "flannel and portmap",
+    "host-device",
+)
+
+
+@pytest.mark.parametrize("chain", GARBAGE)
+def test_the_script_of_a_gc_does_what_the_plugins_do(chain: str, node: Node, other_node: Node) -> None:
+    """A pod is forgotten: its runtime knows nothing of it any more. Another one, which is valid, keeps what it has."""
+    paths = [conflist(CHAINS[chain], each, "1.1.0") for each in (node, other_node)]
+    pods, keys = [each.pod() for each in (node, other_node)], ["--valid", "other/eth0"]
+    for each, pod, path in zip((node, other_node), pods, paths, strict=True):
+        prepare(chain, each, pod)
+        on_node(each, str(BIN / "ipcni"), "run", "ADD", *commands(each, pod, path))
+    made = state(node, pods[0])
+    given = ["--cni-path", str(BIN), "--cache-dir", "/run/lab/forgotten"]
+    kept = on_node(node, str(BIN / "ipcni"), "explain", "GC", str(paths[0]), *given, "--valid", "cid1/eth0").stdout
+    on_node(node, "sh", input=kept)
+    script = on_node(node, str(BIN / "ipcni"), "explain", "gc", str(paths[0]), *given, *keys).stdout
+    assert state(node, pods[0]) == made
+    on_node(node, "sh", input=script)
+    on_node(other_node, str(BIN / "ipcni"), "run", "GC", str(paths[1]), *given, *keys)
+    assert settled_differences(node, pods[0], other_node, pods[1]) == []
+    assert differences(made, state(node, pods[0])) != []
+
+
 def veth(place: Node | Pod, name: str, peer: str, digit: str) -> None:
     """A pair of links there."""
     ends = [
