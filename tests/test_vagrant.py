@@ -20,7 +20,7 @@ for d in etc var opt usr/local; do
     mkdir -p $folder/$d/upper $folder/$d/work
     mount -t overlay -o lowerdir=/$d,upperdir=$folder/$d/upper,workdir=$folder/$d/work overlay /$d
 done
-rm -rf /etc/cni /var/lib/cni
+rm -rf /etc/cni /var/lib/cni /var/lib/containers # the machine has used podman, perhaps, with a storage that does not work here
 mount -t tmpfs tmpfs /run
 umount -l $folder
 rmdir $folder
