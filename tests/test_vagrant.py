@@ -20,8 +20,10 @@ for d in etc var opt usr/local; do
     mkdir -p $folder/$d/upper $folder/$d/work
     mount -t overlay -o lowerdir=/$d,upperdir=$folder/$d/upper,workdir=$folder/$d/work overlay /$d
 done
-rm -rf /etc/cni /var/lib/cni /var/lib/containers # the machine has used podman, perhaps, with a storage that does not work here
+rm -rf /etc/cni /var/lib/cni
 mount -t tmpfs tmpfs /run
+mkdir -p /var/lib/containers
+mount -t tmpfs tmpfs /var/lib/containers # podman's own overlays do not work on this one
 umount -l $folder
 rmdir $folder
 echo ready
