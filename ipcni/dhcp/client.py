@@ -50,7 +50,8 @@ class Client:
 
     def __init__(self, argv: tuple[str, ...], number: int, path: str, out: int, ended: Callable[[str], None]) -> None:
         self.number = number
-        self.quiet = threading.Event()  # it has said that it has no lease any more
+        self.bound = threading.Event()  # it has said that it has its lease
+        self.quiet = threading.Event()  # it has said that it has none any more
         env = {"PATH": path, "LC_ALL": "C", "IPCNI_CLIENT": str(number)}
         self._child = Child(argv, env, out, ended)
 
@@ -58,7 +59,8 @@ class Client:
         self._child.signal(signal.SIGUSR1)
 
     def release(self, seconds: float) -> None:
-        """Tells the server, and stops."""
+        """Tells the server, and stops. It can only give back what it has: one that was started a moment ago is waited for."""
+        self.bound.wait(seconds)
         self.quiet.clear()
         self._child.signal(signal.SIGUSR2)
         self.quiet.wait(seconds)

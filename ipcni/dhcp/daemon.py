@@ -237,8 +237,11 @@ class Daemon:
                 held.client.quiet.set()
             if said.event == "nak":
                 self._log(f"{held.lease.title}: server rejected request with Nak")
-            if said.event in ("bound", "renew") and not held.leaving:
-                self._bound(held, said)
+            if said.event in ("bound", "renew"):
+                if held.client and held.client.number == said.client:
+                    held.client.bound.set()
+                if not held.leaving:
+                    self._bound(held, said)
             self._changed.notify_all()
 
     def _bound(self, held: Held, said: Report) -> None:
