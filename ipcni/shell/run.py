@@ -48,6 +48,7 @@ class Runner:
         self._undo: list[Step | Callable[[], object]] = []
         self._fds: set[int] = set()
         self._then: tuple[str, ...] = ()  # the program that the plan goes on with
+        self._hurried = False
 
     # -- the surroundings of a plan
 
@@ -68,7 +69,7 @@ class Runner:
             path = f"{self.settings.run_dir}/locks/{path}"
             hint = "; IPCNI_RUN_DIR or run_dir in the settings moves it"
         started = time.monotonic()
-        with locked(path, self.settings.lock_timeout, mode=mode, keep=keep, hint=hint) as fd:
+        with locked(path, self.settings.lock_timeout, mode=mode, keep=keep, hint=hint, hurried=lambda: self._hurried) as fd:
             if (waited := round((time.monotonic() - started) * 1000, 2)) > 50:
                 self._log.remark(f"waited for {path}", ms=waited)
             outermost = not self._fds
@@ -96,10 +97,16 @@ class Runner:
         """
         twin = Runner(self.settings, {}, self._shell.beside)
         twin._log, twin._path, twin._fds = Log(self.log, self._log.plugin), self._path, set(self._fds)
+
+        def hurry() -> None:
+            twin._hurried = True
+            twin._shell.hurry()
+
         try:
-            with meanwhile(lambda: act(twin), twin._shell.hurry):
+            with meanwhile(lambda: act(twin), hurry):
                 yield
         finally:
+            twin._hurried = False  # it may have something to undo
             self._undo += twin._undo
             self.facts.unknown += twin.facts.unknown
 
@@ -116,6 +123,7 @@ class Runner:
             except (Interrupted, StepFailed) as end:
                 if isinstance(end, Interrupted) or _cut_short(end.status):  # how far it got is unknown
                     self._undo += batch.steps
+                self._then = ()  # or the next question would have it wait again
                 self._shell.dismiss()
                 raise
         return failures

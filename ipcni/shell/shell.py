@@ -75,13 +75,13 @@ class Shell:
             waiting.feed(data)
             status = self._say(f"{self._ahead(then, path)}{waiting.wait}\n{_TELL}", timeout)
             if waiting not in self._waiting:  # it was killed with the shell
-                return status, "", ""
+                return status, *waiting.said
             out, err = map(self._told, waiting.streams)
+            remark = self._told(self._err)  # the shell's, on its end
             began = not waiting.untouched(data)
             self._forget(waiting)
             if began:
-                return status, out, err
-            self._told(self._err)  # the shell's remark on its end
+                return status, out, err + remark
         status = self._say(f"{self._ahead(then, path)}{_command(argv, stdin)}{_TELL}", timeout)
         return status, self._told(self._out), self._told(self._err)
 
@@ -104,8 +104,14 @@ class Shell:
         """The lines of shell that start a program which then waits; none where one waits already, or can't."""
         with undisturbed(), contextlib.suppress(OSError):
             if argv and not self.waits(argv, path):
-                self._waiting.append(Waiting(argv, path, next(self._number)))
-                return self._waiting[-1].start(self._held)
+                waiting = Waiting(argv, path, next(self._number))
+                try:
+                    lines = waiting.start(self._held)
+                except OSError:
+                    waiting.close()
+                    raise
+                self._waiting.append(waiting)
+                return lines
         return ""
 
     def waits(self, argv: Words, path: str) -> bool:
@@ -213,6 +219,8 @@ class Shell:
             if running is not None:
                 end_group(running.pgid, number, GRACE)
             for each in waiting:  # now nobody opens what is theirs any more
+                out, err = each.streams
+                each.said = self._told(out), self._told(err)
                 each.close()
 
     @staticmethod
