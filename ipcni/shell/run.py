@@ -48,7 +48,6 @@ class Runner:
         self._undo: list[Step | Callable[[], object]] = []
         self._fds: set[int] = set()
         self._then: tuple[str, ...] = ()  # the program that the plan goes on with
-        self._hurried = False
 
     # -- the surroundings of a plan
 
@@ -69,7 +68,7 @@ class Runner:
             path = f"{self.settings.run_dir}/locks/{path}"
             hint = "; IPCNI_RUN_DIR or run_dir in the settings moves it"
         started = time.monotonic()
-        with locked(path, self.settings.lock_timeout, mode=mode, keep=keep, hint=hint, hurried=lambda: self._hurried) as fd:
+        with locked(path, self.settings.lock_timeout, mode=mode, keep=keep, hint=hint, hurried=self._shell.hurried) as fd:
             if (waited := round((time.monotonic() - started) * 1000, 2)) > 50:
                 self._log.remark(f"waited for {path}", ms=waited)
             outermost = not self._fds
@@ -97,16 +96,11 @@ class Runner:
         """
         twin = Runner(self.settings, {}, self._shell.beside)
         twin._log, twin._path, twin._fds = Log(self.log, self._log.plugin), self._path, set(self._fds)
-
-        def hurry() -> None:
-            twin._hurried = True
-            twin._shell.hurry()
-
         try:
-            with meanwhile(lambda: act(twin), hurry):
+            with meanwhile(lambda: act(twin), twin._shell.hurry):
                 yield
         finally:
-            twin._hurried = False  # it may have something to undo
+            twin._shell.calm()  # it may have something to undo
             self._undo += twin._undo
             self.facts.unknown += twin.facts.unknown
 

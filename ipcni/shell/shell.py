@@ -87,9 +87,7 @@ class Shell:
 
     def _be_there(self, path: str, keep: set[int]) -> None:
         """Has a shell running that looks for programs in `path`. Raises OSError where there is none to be had."""
-        if self._hurried:  # it may be about to die
-            self._kill(signal.SIGKILL)
-            self._hurried = False
+        self.calm()
         if self._running is not None and (self._ended() or (not self._warm and not keep <= self._held)):
             self.stop()
         if self._running is None:
@@ -160,6 +158,16 @@ class Shell:
         if (running := self._running) is not None:  # its truth is its output's, for which it would wait
             with contextlib.suppress(OSError):
                 os.killpg(running.pgid, signal.SIGTERM)
+
+    def hurried(self) -> bool:
+        """Whether it was hurried, and nothing has run since."""
+        return self._hurried
+
+    def calm(self) -> None:
+        """Has what comes next run without hurry."""
+        if self._hurried:  # the shell may be about to die
+            self._kill(signal.SIGKILL)
+            self._hurried = False
 
     def _start(self, path: str, keep: set[int]) -> None:
         """Raises OSError where the shell cannot be started."""
