@@ -81,3 +81,12 @@ def test_a_batch_of_files_and_settings_is_no_process() -> None:
         Batch("file", plan),
         Batch("file", (step("sysctl -qw net/c=1", POD),)),
     )
+
+
+def test_a_name_that_is_no_links_is_left_to_ip() -> None:
+    """An ioctl would take its first 15 bytes, or what stands before the colon, for the name of a link."""
+    names = {"averyveryverylo": "file", "averyveryverylongname": "exec", "sevenumlauts\u00fc\u00fc": "exec", "eth0:1": "exec"}
+    for name, carrier in names.items():
+        for setting in ("up", "mtu 1400"):
+            (batch,) = coalesce((step(f"ip link set dev {name} {setting}"),))
+            assert batch.carrier == carrier, name

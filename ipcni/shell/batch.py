@@ -4,6 +4,7 @@ The plan stays the truth: order never changes, a batch keeps its list of steps, 
 made it.
 """
 
+import os
 import re
 from collections.abc import Iterator
 
@@ -110,8 +111,13 @@ def _batch(kind: tuple[object, ...], steps: list[Step]) -> Batch:
 
 
 def _setting(argv: tuple[str, ...]) -> bool:
-    """Whether a command only sets what a link has one of, as sysctl does: that it is up, or its MTU."""
+    """Whether a command only sets what a link has one of, as sysctl does: that it is up, or its MTU.
+
+    Of a name of more than 15 bytes, or behind a colon, the kernel would take the beginning, which may be another link's.
+    """
     match argv:
+        case ("ip", "link", "set", "dev", name, *_) if len(os.fsencode(name)) > 15 or ":" in name:
+            return False
         case ("ip", "link", "set", "dev", _, "up" | "down"):
             return True
         case ("ip", "link", "set", "dev", _, "mtu", number):

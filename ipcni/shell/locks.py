@@ -7,11 +7,11 @@ the command it had started has ended too, and the DEL that follows does not race
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import filelock
 
-from ipcni.errors import IO_FAILURE, TRY_AGAIN, CniError
+from ipcni.errors import IO_FAILURE, TRY_AGAIN, CniError, Interrupted
 from ipcni.shell import files
 from ipcni.shell.signals import disturbed, undisturbed
 
@@ -19,11 +19,19 @@ _PAUSE = 0.005
 
 
 @contextlib.contextmanager
-def locked(path: str, timeout: float, *, mode: int = 0o600, keep: bool = False, hint: str = "") -> Iterator[int]:
+def locked(
+    path: str,
+    timeout: float,
+    *,
+    mode: int = 0o600,
+    keep: bool = False,
+    hint: str = "",
+    hurried: Callable[[], bool] = lambda: False,
+) -> Iterator[int]:
     """Holds the exclusive lock on `path`, waiting `timeout` seconds at most; yields its descriptor.
 
     The file is made with its folder; `hint` is what an error says about moving that. It is removed at the end, unless `keep` says that others rely on it. Raises CniError
-    11 when the lock stays taken, 5 when the file cannot be made.
+    11 when the lock stays taken, 5 when the file cannot be made; Interrupted once all is to end, which `hurried` tells a thread without signals.
     """
     deadline = time.monotonic() + timeout
     fd: int | None = None
@@ -41,6 +49,8 @@ def locked(path: str, timeout: float, *, mode: int = 0o600, keep: bool = False, 
                     ) from error
                 if fd is not None:
                     break
+                if hurried():
+                    raise Interrupted
                 if time.monotonic() >= deadline:
                     raise CniError(
                         f"{path} stayed locked for {timeout:g} s",

@@ -68,7 +68,7 @@ class Runner:
             path = f"{self.settings.run_dir}/locks/{path}"
             hint = "; IPCNI_RUN_DIR or run_dir in the settings moves it"
         started = time.monotonic()
-        with locked(path, self.settings.lock_timeout, mode=mode, keep=keep, hint=hint) as fd:
+        with locked(path, self.settings.lock_timeout, mode=mode, keep=keep, hint=hint, hurried=self._shell.hurried) as fd:
             if (waited := round((time.monotonic() - started) * 1000, 2)) > 50:
                 self._log.remark(f"waited for {path}", ms=waited)
             outermost = not self._fds
@@ -100,6 +100,7 @@ class Runner:
             with meanwhile(lambda: act(twin), twin._shell.hurry):
                 yield
         finally:
+            twin._shell.calm()  # it may have something to undo
             self._undo += twin._undo
             self.facts.unknown += twin.facts.unknown
 
@@ -116,6 +117,7 @@ class Runner:
             except (Interrupted, StepFailed) as end:
                 if isinstance(end, Interrupted) or _cut_short(end.status):  # how far it got is unknown
                     self._undo += batch.steps
+                self._then = ()  # or the next question would have it wait again
                 self._shell.dismiss()
                 raise
         return failures

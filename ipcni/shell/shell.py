@@ -75,21 +75,19 @@ class Shell:
             waiting.feed(data)
             status = self._say(f"{self._ahead(then, path)}{waiting.wait}\n{_TELL}", timeout)
             if waiting not in self._waiting:  # it was killed with the shell
-                return status, "", ""
+                return status, *waiting.said
             out, err = map(self._told, waiting.streams)
+            remark = self._told(self._err)  # the shell's, on its end
             began = not waiting.untouched(data)
             self._forget(waiting)
             if began:
-                return status, out, err
-            self._told(self._err)  # the shell's remark on its end
+                return status, out, err + remark
         status = self._say(f"{self._ahead(then, path)}{_command(argv, stdin)}{_TELL}", timeout)
         return status, self._told(self._out), self._told(self._err)
 
     def _be_there(self, path: str, keep: set[int]) -> None:
         """Has a shell running that looks for programs in `path`. Raises OSError where there is none to be had."""
-        if self._hurried:  # it may be about to die
-            self._kill(signal.SIGKILL)
-            self._hurried = False
+        self.calm()
         if self._running is not None and (self._ended() or (not self._warm and not keep <= self._held)):
             self.stop()
         if self._running is None:
@@ -104,8 +102,14 @@ class Shell:
         """The lines of shell that start a program which then waits; none where one waits already, or can't."""
         with undisturbed(), contextlib.suppress(OSError):
             if argv and not self.waits(argv, path):
-                self._waiting.append(Waiting(argv, path, next(self._number)))
-                return self._waiting[-1].start(self._held)
+                waiting = Waiting(argv, path, next(self._number))
+                try:
+                    lines = waiting.start(self._held)
+                except OSError:
+                    waiting.close()
+                    raise
+                self._waiting.append(waiting)
+                return lines
         return ""
 
     def waits(self, argv: Words, path: str) -> bool:
@@ -154,6 +158,16 @@ class Shell:
         if (running := self._running) is not None:  # its truth is its output's, for which it would wait
             with contextlib.suppress(OSError):
                 os.killpg(running.pgid, signal.SIGTERM)
+
+    def hurried(self) -> bool:
+        """Whether it was hurried, and nothing has run since."""
+        return self._hurried
+
+    def calm(self) -> None:
+        """Has what comes next run without hurry."""
+        if self._hurried:  # the shell may be about to die
+            self._kill(signal.SIGKILL)
+            self._hurried = False
 
     def _start(self, path: str, keep: set[int]) -> None:
         """Raises OSError where the shell cannot be started."""
@@ -213,6 +227,8 @@ class Shell:
             if running is not None:
                 end_group(running.pgid, number, GRACE)
             for each in waiting:  # now nobody opens what is theirs any more
+                out, err = each.streams
+                each.said = self._told(out), self._told(err)
                 each.close()
 
     @staticmethod

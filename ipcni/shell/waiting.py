@@ -26,6 +26,7 @@ class Waiting:
         self.argv, self._path, self._name = argv, path, f"p{number}"
         self._program = _program(argv[0], path)
         self._fds: list[int] = []
+        self.said = ("", "")  # before it was killed
         try:
             self._fds += os.pipe()
             for stream in ("stdout", "stderr"):
@@ -56,8 +57,8 @@ class Waiting:
     def feed(self, data: bytes) -> None:
         """Gives it all it is to read: PIPE_BUF at most, which come whole or not at all (pipe(7))."""
         os.write(self._fds[1], data)
-        os.close(self._fds[1])
-        self._fds[1] = -1
+        fd, self._fds[1] = self._fds[1], -1  # in this order: an interruption must not have it closed twice
+        os.close(fd)
 
     def untouched(self, data: bytes) -> bool:
         """Whether it ended without having read any of that."""
@@ -79,6 +80,9 @@ class Waiting:
 
 
 def _program(name: str, path: str) -> tuple[int, ...]:
-    """What tells one program from another one of its name. Raises OSError where there is none."""
-    there = os.stat(shutil.which(name, path=path) or name)
+    """What tells one program from another one of its name; nothing where there is none."""
+    try:
+        there = os.stat(shutil.which(name, path=path) or name)
+    except OSError:
+        return ()
     return there.st_dev, there.st_ino, there.st_mtime_ns

@@ -1,5 +1,6 @@
 """A plugin that is killed at any moment: DEL removes what it left. One that is asked to stop removes it itself."""
 
+import fcntl
 import json
 import os
 import random
@@ -188,3 +189,23 @@ def test_a_note_that_is_being_written_stays(node: Node) -> None:
     os.utime(draft, (time.time() - 3600, time.time() - 3600))
     node.call("GC", {**conf, "cni.dev/valid-attachments": []}).ok()
     assert not draft.exists()
+
+
+def test_a_del_that_waits_for_the_leases_is_stopped(node: Node) -> None:
+    """At once, though it is another thread that waits, which no signal reaches."""
+    conf, pod = network(node), node.pod()
+    node.call("ADD", conf, pod).ok()
+    with open(f"{node.data_dir}/net1/lock") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        process = node.start("DEL", conf, pod)
+        deadline = time.monotonic() + 10
+        while any(link.startswith("veth") for link in node.links()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        began = time.monotonic()
+        process.terminate()
+        answer = node.wait(process)
+        assert time.monotonic() - began < 3
+    if not node.served:
+        assert answer.error()["msg"] == "DEL was interrupted by a signal"
+    node.call("DEL", conf, pod).ok()
+    assert left(node) == {}

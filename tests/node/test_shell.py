@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ipcni.errors import Interrupted
+from ipcni.errors import Interrupted, StepFailed
+from ipcni.model import Netns, Step
+from ipcni.settings import Settings
 from ipcni.shell import process
 from ipcni.shell import shell as shells
 from ipcni.shell.batch import USUAL
+from ipcni.shell.run import Runner
 from ipcni.shell.shell import Shell
 from ipcni.shell.threads import meanwhile
 from tests.lab import ENTRY_PATH
@@ -171,6 +174,17 @@ def test_a_program_that_died_waiting_is_started_again(shell: Shell, reader: tupl
     assert (done.status, done.out.splitlines()[0]) == (0, "this")
 
 
+def test_a_program_that_is_killed_is_remarked_on_once(shell: Shell, tmp_path: pathlib.Path) -> None:
+    """As of any command; the next one says what is its own."""
+    file = tmp_path / "victim"
+    file.write_text("#!/bin/sh\nread line\nkill -SEGV $$\n")
+    file.chmod(0o755)
+    shell.run(("true",), "", ENTRY_PATH, 10, set(), (str(file),))
+    done = shell.run((str(file),), "this\n", ENTRY_PATH, 10, set())
+    assert (done.status, "Segmentation fault" in done.err) == (-signal.SIGSEGV, True)
+    assert shell.run(("true",), "", ENTRY_PATH, 10, set()).err == ""
+
+
 def test_a_program_that_cannot_be_started_says_so(shell: Shell) -> None:
     """By itself, not through what was started ahead."""
     nowhere = ("ip", "-n", "no-such-netns", "-batch", "-")
@@ -222,15 +236,62 @@ def test_the_usual_programs_wait_for_the_next_request() -> None:
 def test_a_program_that_waits_hangs(shell: Shell, tmp_path: pathlib.Path) -> None:
     """It counts as one that was killed: it may have done anything."""
     file = tmp_path / "sleeper"
-    file.write_text("#!/bin/sh\nread line\nsleep 30\n")
+    file.write_text("#!/bin/sh\nread line\necho what for >&2\nsleep 30\n")
     file.chmod(0o755)
     shell.run(("true",), "", ENTRY_PATH, 10, set(), (str(file),))
     began = time.monotonic()
     done = shell.run((str(file),), "this\n", ENTRY_PATH, 0.5, set())
     assert done.status == process.OUT_OF_TIME
     assert time.monotonic() - began < 10
+    assert done.err == f"what for\n{file}: killed after 0.5 s (command_timeout)"
     assert wait(lambda: running(str(file)) == [])
     assert shell.run(("echo", "here"), "", ENTRY_PATH, 10, set()).out == "here\n"
+
+
+def test_a_program_that_was_removed_meanwhile_is_sent_away(shell: Shell, reader: tuple[str, ...]) -> None:
+    """And that it was is the next command's failure, not that of who asks whether it waits."""
+    shell.run(("true",), "", ENTRY_PATH, 10, set(), reader)
+    assert shell.waits(reader, ENTRY_PATH)
+    os.unlink(reader[0])
+    assert not shell.waits(reader, ENTRY_PATH)
+    assert shell.run(reader, "this\n", ENTRY_PATH, 10, set()).status == process.NOT_FOUND
+    shell.dismiss()
+    assert wait(lambda: running(reader[0]) == [])
+
+
+def test_a_failure_is_told_whatever_was_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """Even a program that waits between requests."""
+    usual = tmp_path / "usual"
+    usual.write_text("#!/bin/sh\ncat\n")
+    usual.chmod(0o755)
+    monkeypatch.setattr(shells, "USUAL", ((str(usual),),))
+    shell = Shell(warm=True)
+    shell.restock()
+    assert shell.waits((str(usual),), ENTRY_PATH)
+    usual.unlink()
+    with pytest.raises(StepFailed):
+        Runner(Settings(), {}, shell).do((Step(argv=("false",)),))
+    shell.stop()
+
+
+def test_after_a_failure_nothing_waits(shell: Shell) -> None:
+    """A program in a pod's namespace would keep that."""
+    runner = Runner(Settings(), {}, shell)
+    pod = ("ip", "-n", "pod", "-batch", "-")
+    steps = [Step(argv=("false",)), *(Step(argv=("ip", "link", "del", name), netns=Netns("/run/netns/pod")) for name in "ab")]
+    with pytest.raises(StepFailed):
+        runner.do(tuple(steps))
+    runner.ask(("true",), None)
+    assert not shell.waits(pod, ENTRY_PATH)
+
+
+def test_a_program_that_finds_no_descriptor_does_not_wait(shell: Shell) -> None:
+    """Those of one digit may be locks."""
+    before = sorted(os.listdir("/proc/self/fd"))
+    shell._held = set(range(4, 9))
+    assert shell._ahead(("cat",), ENTRY_PATH) == ""
+    assert not shell.waits(("cat",), ENTRY_PATH)
+    assert sorted(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_child_that_ends_at_once_is_heard_of() -> None:
