@@ -179,3 +179,9 @@ def test_help_has_an_example() -> None:
     for name in ("explain", "journal", "run", "install", "uninstall"):
         text = run(str(BIN / "ipcni"), name, "--help").stdout
         assert f"ipcni {name} " in text.partition("Example")[2], name
+
+
+def test_gc_on_stdin_has_its_own_list(node: Node) -> None:
+    done = explain(node, "GC", "-", "--valid", "a/eth0", stdin="{}")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("ipcni: --valid is of no use with -")

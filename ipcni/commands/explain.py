@@ -8,6 +8,7 @@ import click
 
 from ipcni import explain
 from ipcni.cli import options
+from ipcni.errors import CniError
 
 
 @click.command(
@@ -41,6 +42,8 @@ def command(
     it looks at this node; without, what it can't see counts as absent, and it says so.
     """
     verb, name = explain.split(words)
+    if valid and name == "-":
+        raise CniError("--valid is of no use with -", details="what is on stdin has its own `cni.dev/valid-attachments`")
     attachment["netns"] = attachment["netns"] or "pod"
     at = options.build(attachment, required=True)
     source = (

@@ -23,12 +23,16 @@ def perform(step: Step) -> Done:
     except OSError as problem:
         error = f"{step.argv[0]}: {problem.filename}: {problem.strerror}"
         if step.argv[0] == "ip":
-            error = (
-                f'Cannot find device "{problem.filename}"'
-                if problem.errno == errno.ENODEV
-                else f"RTNETLINK answers: {problem.strerror}"
-            )
+            error = _as_ip_says(step, problem)
     return Done(1 if error else 0, out, error, round((time.monotonic() - started) * 1000, 2))
+
+
+def _as_ip_says(step: Step, problem: OSError) -> str:
+    if problem.errno == errno.ENODEV:
+        return f'Cannot find device "{problem.filename}"'
+    if problem.errno == errno.EINVAL and step.argv[5] == "mtu":
+        return f"Error: mtu {step.argv[6]} is less than the device's minimum, or greater than its maximum."
+    return f"RTNETLINK answers: {problem.strerror}"
 
 
 def make_folders(path: str) -> None:

@@ -173,8 +173,16 @@ class Shell:
         """Raises OSError where the shell cannot be started."""
         for stream in (self._out, self._err):
             self._told(stream)  # what a command said that was killed
+        with undisturbed():
+            try:
+                self._begin(path, keep)
+            except BaseException:
+                self._kill(signal.SIGKILL)
+                raise
+
+    def _begin(self, path: str, keep: set[int]) -> None:
         sh = load()
-        with undisturbed(), contextlib.ExitStack() as theirs:
+        with contextlib.ExitStack() as theirs:
             read, self._script = os.pipe()
             script = theirs.enter_context(open(read, "rb", 0))
             self._status, write = os.pipe()

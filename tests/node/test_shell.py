@@ -96,7 +96,7 @@ def test_a_shell_that_is_killed_has_got_somewhere(shell: Shell) -> None:
 
 
 def test_a_shell_that_does_not_start(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shells, "GRACE", 0)
+    monkeypatch.setattr(Shell, "_say", lambda self, *_: self._kill(signal.SIGKILL) or process.OUT_OF_TIME)
     done = shell.run(("true",), "", ENTRY_PATH, 10, set())
     assert (done.status, done.err) == (126, "/bin/sh does not start")
     monkeypatch.undo()
