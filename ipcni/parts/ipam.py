@@ -1,7 +1,5 @@
 """The IPAM delegate of an interface plugin."""
 
-import contextlib
-
 import msgspec
 
 from ipcni.errors import CniError
@@ -77,10 +75,3 @@ def release(req: Request, host: Host, plugin: str, problems: list[CniError]) -> 
             problems.append(error)
     if problems:
         raise problems[0]
-
-
-def beside(req: Request, plugin: str) -> str:
-    """The plugin, if its part of a removal may go beside something else: it is ours, and only removes a file."""
-    with contextlib.suppress(CniError):
-        return plugin if plugin and in_process(req, plugin) else ""
-    return ""

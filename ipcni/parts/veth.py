@@ -1,6 +1,5 @@
 """The veth pair of an attachment: its names, and the way to find and remove it again (main sheet 1.5, 1.11)."""
 
-import contextlib
 from collections.abc import Iterable
 
 import msgspec
@@ -8,7 +7,7 @@ import msgspec
 from ipcni import names
 from ipcni.errors import CniError, StepFailed
 from ipcni.model import Plan
-from ipcni.parts import ipam, masquerade, notes
+from ipcni.parts import masquerade, notes
 from ipcni.protocol.host import Host
 from ipcni.protocol.request import Request
 from ipcni.protocol.result import Interface, Result
@@ -57,32 +56,25 @@ def unplug(req: Request, host: Host, *, there: bool) -> Plan:
     return render("common/unplug.sh.j2", pod=req.netns, ifname=req.ifname, veth="") if there else ()
 
 
-def remove(req: Request, host: Host, *, masqueraded: bool, plugin: str = "", left: Iterable[object] = ()) -> list[CniError]:
+def remove(req: Request, host: Host, *, masqueraded: bool, left: Iterable[object] = ()) -> list[CniError]:
     """The pair of an attachment, its masquerading, and the note of it, unless something is `left`. What could not be removed is returned.
 
-    The kernel takes its time for a link: masquerading goes beside it, and so does the lease where `plugin`, its IPAM, can.
+    The kernel takes its time for a link: masquerading goes beside it.
     """
     there = bool(req.netns_path) and host.facts.netns_there(req.netns)
     known = addresses(req, host, there=there) if masqueraded else ()
     pair = unplug(req, host, there=there)
     left = list(left)
-
-    late: list[CniError] = []
-
-    def beside(other: Host) -> None:
-        with contextlib.suppress(CniError):  # which is in `late`
-            ipam.release(req, other, plugin, late)
-        if masqueraded:
-            left.extend(masquerade.remove(other, req.attachment, known))
-
-    with host.beside(beside) if masqueraded or plugin else contextlib.nullcontext():
-        problems: list[CniError] = list(host.do(pair, keep_going=True))
     if masqueraded:
+        with host.beside(lambda other: left.extend(masquerade.remove(other, req.attachment, known))):
+            problems: list[CniError] = list(host.do(pair, keep_going=True))
         left += host.facts.unknown
+    else:
+        problems = list(host.do(pair, keep_going=True))
     host.residue(left)
     if not problems and not left:
         host.do(notes.drop(req, host), keep_going=True)
-    return problems + late
+    return problems
 
 
 def addresses(req: Request, host: Host, *, there: bool) -> tuple[str, ...]:

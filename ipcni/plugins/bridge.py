@@ -173,15 +173,14 @@ def delete(req: Request, host: Host) -> None:
     with host.locked(names.lock("bridge", req.attachment)):
         problems: list[CniError] = []
         rest = ipam.release_by_link(req, host, conf.ipam.type, problems)
-        beside = ipam.beside(req, rest)
-        problems += _remove(req, host, conf, beside)
-        ipam.release(req, host, "" if beside else rest, problems)
+        problems += _remove(req, host, conf)
+        ipam.release(req, host, rest, problems)
 
 
-def _remove(req: Request, host: Host, conf: Conf, plugin: str = "") -> list[CniError]:
-    """All that is there of an attachment, the lease where `plugin`, its IPAM, can go beside; and what of that could not be removed."""
+def _remove(req: Request, host: Host, conf: Conf) -> list[CniError]:
+    """All that is there of an attachment but its lease, and what of that could not be removed."""
     left = host.do(macspoof.delete(host, req.attachment), keep_going=True) if conf.macspoofchk else ()
-    return veth.remove(req, host, masqueraded=conf.ip_masq, plugin=plugin, left=left)
+    return veth.remove(req, host, masqueraded=conf.ip_masq, left=left)
 
 
 def check(req: Request, host: Host) -> None:

@@ -138,9 +138,8 @@ def delete(req: Request, host: Host) -> None:
     """
     conf = req.config(Conf)
     with host.locked(names.lock("ptp", req.attachment)):
-        beside = ipam.beside(req, conf.ipam.type)
-        problems = veth.remove(req, host, masqueraded=conf.ip_masq, plugin=beside)
-        ipam.release(req, host, "" if beside else conf.ipam.type, problems)
+        problems = veth.remove(req, host, masqueraded=conf.ip_masq)
+        ipam.release(req, host, conf.ipam.type, problems)
 
 
 def check(req: Request, host: Host) -> None:
