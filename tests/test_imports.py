@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab import ENTRY_PATH, ROOT, run
+from tests.lab import ENTRY_PATH, ROOT, Node, run
 
 PLUGIN = """
 import os, sys
@@ -62,6 +62,17 @@ def test_a_plugin(tmp_path: pathlib.Path, plugin: str, verb: str, without: set[s
     others = {f"ipcni.plugins.{path.stem}" for path in (ROOT / "ipcni" / "plugins").glob("[a-z]*.py")}
     assert (others & found) == {f"ipcni.plugins.{plugin.replace('-', '_')}"}
     assert found & (without | {"click", "ipcni.commands", "ipcni.explain", "ipcni.serve"}) == set()
+
+
+def test_loopback_runs_no_program(tmp_path: pathlib.Path, node: Node) -> None:
+    """Its link is set up by a system call."""
+    pod = node.pod()
+    env = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "cid1", "CNI_NETNS": pod.path, "CNI_IFNAME": "lo", "CNI_PATH": "/opt/cni/bin"}
+    found = imported(
+        tmp_path, PLUGIN, "loopback", env=node.env | env, input='{"cniVersion": "1.0.0", "name": "n", "type": "loopback"}'
+    )
+    assert "UP" in pod.ip("link", "show", "dev", "lo")[0]["flags"]
+    assert found & {"sh", "asyncio", "filelock"} == set()
 
 
 def test_what_sh_takes_along(tmp_path: pathlib.Path) -> None:
