@@ -33,6 +33,11 @@ class Netns(msgspec.Struct, frozen=True):
         return ("nsenter", f"--net={self.path}")
 
 
+def by_name(link: str) -> bool:
+    """Whether an ioctl (netdevice(7)) takes a link's name for itself. Of more than 15 bytes, or behind a colon, it would take the beginning."""
+    return len(os.fsencode(link)) <= 15 and ":" not in link
+
+
 _REACH_IN = ("ip", "bridge", "tc")
 
 

@@ -44,9 +44,8 @@ def require(ports: list[Ports], host: Host) -> None:
 def publish(host: Host, ports: Ports) -> None:
     """The container's own chain, in one transaction; where something of the shared ones is missing, that before it."""
     shared = _shared(ports)
-    around = tuple(
-        step for step in shared if step.argv[6] != _DNAT
-    )  # without that the transaction fails; it is long, and not loaded
+    # The chain of all ports is long, and needs no look: without it the transaction fails.
+    around = tuple(step for step in shared if step.argv[6] != _DNAT)
 
     def complete(facts: Facts) -> bool:
         return not _missing(around, facts.chains(ports.family, "nat", dict.fromkeys(step.argv[6] for step in around)))

@@ -4,13 +4,12 @@ The plan stays the truth: order never changes, a batch keeps its list of steps, 
 made it.
 """
 
-import os
 import re
 from collections.abc import Iterator
 
 import msgspec
 
-from ipcni.model import HERE, Netns, Plan, Step, command_words
+from ipcni.model import HERE, Netns, Plan, Step, by_name, command_words
 
 # What most requests give something to read: `ipcni serve` has them started beforehand.
 USUAL = (("ip", "-batch", "-"), ("iptables-restore", "--noflush", "-w", "10"))
@@ -111,17 +110,12 @@ def _batch(kind: tuple[object, ...], steps: list[Step]) -> Batch:
 
 
 def _setting(argv: tuple[str, ...]) -> bool:
-    """Whether a command only sets what a link has one of, as sysctl does: that it is up, or its MTU.
-
-    Of a name of more than 15 bytes, or behind a colon, the kernel would take the beginning, which may be another link's.
-    """
+    """Whether a command only sets what a link has one of, as sysctl does: that it is up, or its MTU."""
     match argv:
-        case ("ip", "link", "set", "dev", name, *_) if len(os.fsencode(name)) > 15 or ":" in name:
-            return False
-        case ("ip", "link", "set", "dev", _, "up" | "down"):
-            return True
-        case ("ip", "link", "set", "dev", _, "mtu", number):
-            return number.isdecimal() and len(number) < 10
+        case ("ip", "link", "set", "dev", link, "up" | "down"):
+            return by_name(link)
+        case ("ip", "link", "set", "dev", link, "mtu", number):
+            return by_name(link) and number.isdecimal() and len(number) < 10
     return False
 
 

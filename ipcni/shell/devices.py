@@ -9,6 +9,7 @@ import struct
 
 import msgspec
 
+from ipcni.model import by_name
 from ipcni.shell import files
 from ipcni.shell.iproute import Address, Link, LinkData, LinkInfo
 
@@ -25,7 +26,7 @@ def device(name: str) -> Link | None:
 
     None, too, for one that is called so by an alternative name longer than names are.
     """
-    if len(os.fsencode(name)) > 15 or ":" in name:  # the kernel would take what is in front
+    if not by_name(name):
         return None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asker:
 
